@@ -1,0 +1,133 @@
+"""Every error that a caller can cause or must know of, each with the answer that HTTP gives to it.
+
+bytes -> rows -> valid rows -> answered rows: `MalformedBody` and `BodyTooLarge` end the first
+arrow, `InvalidInput` and `TooManyRows` the second, `QueueFull`, `NotReady` and `JournalUnavailable`
+the third.
+`service.api` turns any of them into the contract's body in one place.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "BodyTooLarge",
+    "BundleError",
+    "CorruptFile",
+    "Forbidden",
+    "InvalidInput",
+    "InvalidSettings",
+    "JournalUnavailable",
+    "MalformedBody",
+    "MemoryNotFound",
+    "NotReady",
+    "ProviderUnavailable",
+    "QueueFull",
+    "ResmemError",
+    "TooManyRows",
+    "Unauthorized",
+]
+
+
+class ResmemError(Exception):
+    """The root: `code` and `status` belong to the class, message and field to the case."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class MalformedBody(ResmemError):
+    """The body is not JSON."""
+
+    code = "malformed_body"
+    status = 400
+
+
+class Unauthorized(ResmemError):
+    """No key, or one that nobody knows."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(ResmemError):
+    """A known key without the scope that the route asks for."""
+
+    code = "forbidden"
+    status = 403
+
+
+class MemoryNotFound(ResmemError):
+    """No memory has this id."""
+
+    code = "memory_not_found"
+    status = 404
+
+
+class BodyTooLarge(ResmemError):
+    """The body is over `max_body_bytes`."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class TooManyRows(ResmemError):
+    """The request is over `max_request_rows`."""
+
+    code = "too_many_rows"
+    status = 413
+
+
+class InvalidInput(ResmemError):
+    """Well-formed, but not what the model or the contract takes; `field` says where."""
+
+    code = "invalid_input"
+    status = 422
+
+
+class QueueFull(ResmemError):
+    """The batch queue holds `max_queue_rows` already."""
+
+    code = "queue_full"
+    status = 429
+
+
+class NotReady(ResmemError):
+    """Still warming up, or draining before the end."""
+
+    code = "not_ready"
+    status = 503
+
+
+class JournalUnavailable(ResmemError):
+    """The journal cannot be written: disk full, read-only or locked. Predictions go on."""
+
+    code = "journal_unavailable"
+    status = 507
+
+
+class InvalidSettings(ResmemError):
+    """A setting that cannot be used; raised before anything is served."""
+
+    code = "invalid_settings"
+
+
+class ProviderUnavailable(ResmemError):
+    """An execution provider asked for by name is not there; raised before anything is served."""
+
+    code = "provider_unavailable"
+
+
+class BundleError(ResmemError):
+    """A bundle or a training set that cannot be used; raised before anything is served."""
+
+    code = "bundle_error"
+
+
+class CorruptFile(ResmemError):
+    """A file on disk is not what its manifest or header says; the message names the file."""
+
+    code = "corrupt_file"
