@@ -1,0 +1,57 @@
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+instruction_set: str
+
+class CorruptGraph(ValueError): ...
+
+class Segment:
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def dead_rows(self) -> int: ...
+    def forget(self, row: int) -> bool: ...
+    def lives(self, row: int) -> bool: ...
+    def find(self, sequence: int) -> int: ...
+    def sequence(self, row: int) -> int: ...
+
+class SealedSegment(Segment):
+    def __init__(
+        self,
+        graph: NDArray[np.uint8],
+        residuals: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        sequences: NDArray[np.int64],
+        dim: int,
+        name: str,
+    ) -> None: ...
+
+class GrowingSegment(Segment):
+    def __init__(self, capacity: int, dim: int, width: int) -> None: ...
+    @property
+    def capacity(self) -> int: ...
+    def append(
+        self,
+        vectors: NDArray[np.float32],
+        residuals: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        sequences: NDArray[np.int64],
+        start: int = 0,
+    ) -> int: ...
+    def copy_after(self, sequence: int) -> GrowingSegment: ...
+
+def correct(
+    segments: Sequence[Segment],
+    queries: NDArray[np.float32],
+    width: int,
+    k: int,
+    ef: int,
+    sigma: float,
+    alpha: float,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]: ...

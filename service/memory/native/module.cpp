@@ -1,0 +1,96 @@
+// The Python face of the kernel: segments, and one call that corrects a whole batch without the GIL.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "segments.hpp"
+#include "soft_knn.hpp"
+
+namespace py = pybind11;
+using namespace resmem;
+
+namespace {
+
+template <typename T>
+Array<T> filled(py::ssize_t rows, py::ssize_t columns, T value) {
+  Array<T> array({rows, columns});
+  std::fill_n(array.mutable_data(), array.size(), value);
+  return array;
+}
+
+py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const Array<float>& queries,
+                  std::size_t width, std::size_t k, std::size_t ef, double sigma, double alpha) {
+  if (queries.ndim() != 2) throw py::value_error("queries must be a matrix");
+  if (k == 0 || ef == 0 || !(sigma > 0) || !(alpha >= 0))
+    throw py::value_error("k, ef and sigma must be above 0, alpha at least 0");
+  const auto dim = static_cast<std::size_t>(queries.shape(1));
+  std::vector<View> views;
+  for (const auto& segment : segments) {
+    if (segment->dim() != dim || segment->width() != width)
+      throw py::value_error("a segment has another dimension or width than the batch");
+    const std::size_t rows = segment->rows();
+    if (rows > 0)
+      views.push_back({segment.get(), dynamic_cast<const SealedSegment*>(segment.get()), rows});
+  }
+  const py::ssize_t n = queries.shape(0), columns = static_cast<py::ssize_t>(k);
+  Array<float> residuals = filled<float>(n, static_cast<py::ssize_t>(width), 0.0F);
+  Array<std::int64_t> sequences = filled<std::int64_t>(n, columns, 0);
+  Array<double> distances = filled(n, columns, std::numeric_limits<double>::infinity());
+  Array<double> weights = filled(n, columns, 0.0);
+  {
+    const float* query = queries.data();
+    float* residual = residuals.mutable_data();
+    std::int64_t* sequence = sequences.mutable_data();
+    double* distance = distances.mutable_data();
+    double* weight = weights.mutable_data();
+    py::gil_scoped_release unlocked;
+    thread_local SoftKnn soft_knn;
+    const Rule rule{k, ef, sigma, alpha};
+    for (py::ssize_t i = 0; i < n; ++i) {
+      soft_knn.correct(views, query + i * static_cast<py::ssize_t>(dim), rule, width,
+                       residual + i * static_cast<py::ssize_t>(width));
+      py::ssize_t at = i * columns;
+      for (const Neighbour& neighbour : soft_knn.neighbours()) {
+        sequence[at] = neighbour.sequence;
+        distance[at] = neighbour.distance;
+        weight[at] = neighbour.weight;
+        ++at;
+      }
+    }
+  }
+  return py::make_tuple(residuals, sequences, distances, weights);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_kernel, m) {
+  m.doc() = "Search of sealed and growing segments, and the soft k-nearest-neighbour average.";
+  m.attr("instruction_set") = distance.name;
+  py::register_exception<CorruptGraph>(m, "CorruptGraph", PyExc_ValueError);
+
+  py::class_<Segment, std::shared_ptr<Segment>>(m, "Segment")
+      .def_property_readonly("rows", &Segment::rows)
+      .def_property_readonly("dim", &Segment::dim)
+      .def_property_readonly("width", &Segment::width)
+      .def_property_readonly("dead_rows", &Segment::dead_rows)
+      .def("forget", &Segment::forget, py::arg("row"))
+      .def("lives", &Segment::lives, py::arg("row"))
+      .def("find", &Segment::find, py::arg("sequence"))
+      .def("sequence", &Segment::checked_sequence, py::arg("row"));
+  py::class_<SealedSegment, Segment, std::shared_ptr<SealedSegment>>(m, "SealedSegment")
+      .def(py::init<Array<std::uint8_t>, Array<float>, Array<float>, Array<std::int64_t>,
+                    std::size_t, const std::string&>(),
+           py::arg("graph").noconvert(), py::arg("residuals").noconvert(),
+           py::arg("weights").noconvert(), py::arg("sequences").noconvert(), py::arg("dim"),
+           py::arg("name"));
+  py::class_<GrowingSegment, Segment, std::shared_ptr<GrowingSegment>>(m, "GrowingSegment")
+      .def(py::init<std::size_t, std::size_t, std::size_t>(), py::arg("capacity"), py::arg("dim"),
+           py::arg("width"))
+      .def_property_readonly("capacity", &GrowingSegment::capacity)
+      .def("append", &GrowingSegment::append, py::arg("vectors"), py::arg("residuals"),
+           py::arg("weights"), py::arg("sequences"), py::arg("start") = 0)
+      .def("copy_after", &GrowingSegment::copy_after, py::arg("sequence"));
+  m.def("correct", &correct, py::arg("segments"), py::arg("queries"), py::arg("width"), py::arg("k"),
+        py::arg("ef"), py::arg("sigma"), py::arg("alpha"));
+}

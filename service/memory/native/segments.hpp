@@ -1,0 +1,268 @@
+// The two kinds of segment that a correction reads: sealed (mapped, immutable) and growing (in RAM).
+//
+// Both answer `nearest`: the closest living rows to a query, as (squared distance, row).
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "graph.hpp"
+
+namespace resmem {
+
+namespace py = pybind11;
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// Of equal distances the newer row is the nearer one.
+struct ByDistance {
+  bool operator()(const Hit& a, const Hit& b) const {
+    return a.squared != b.squared ? a.squared < b.squared : a.row > b.row;
+  }
+};
+
+// Rows with their residuals; `dead` rows were forgotten and are skipped.
+class Segment {
+ public:
+  virtual ~Segment() = default;
+  virtual std::size_t rows() const = 0;
+  virtual const float* vector(std::uint32_t row) const = 0;
+  virtual const float* residual(std::uint32_t row) const = 0;
+  virtual float weight(std::uint32_t row) const = 0;
+  virtual std::int64_t sequence(std::uint32_t row) const = 0;
+  // Appends the nearest living of the first `rows` rows to `hits`, at most k, in no order.
+  virtual void nearest(const float* query, std::size_t rows, std::size_t k, std::size_t ef,
+                       Scratch& scratch, std::vector<Hit>& hits) const = 0;
+
+  std::size_t dim() const { return dim_; }
+  std::size_t width() const { return width_; }
+  std::size_t dead_rows() const { return dead_rows_.load(std::memory_order_acquire); }
+
+  // True where the row lived until now.
+  bool forget(std::size_t row) {
+    if (row >= rows()) throw py::index_error("row out of range");
+    if (dead_[row].exchange(1, std::memory_order_acq_rel) != 0) return false;
+    dead_rows_.fetch_add(1, std::memory_order_acq_rel);
+    return true;
+  }
+
+  bool lives(std::size_t row) const {
+    if (row >= rows()) throw py::index_error("row out of range");
+    return dead_[row].load(std::memory_order_acquire) == 0;
+  }
+
+  std::int64_t checked_sequence(std::size_t row) const {
+    if (row >= rows()) throw py::index_error("row out of range");
+    return sequence(static_cast<std::uint32_t>(row));
+  }
+
+  // The row of a sequence, or -1. Sequences are sorted: upwards, or downwards in a fitted segment.
+  std::int64_t find(std::int64_t wanted) const {
+    const std::size_t n = rows();
+    if (n == 0) return -1;
+    const bool upwards = sequence(0) <= sequence(static_cast<std::uint32_t>(n - 1));
+    std::size_t low = 0, high = n;
+    while (low < high) {
+      const std::size_t middle = low + (high - low) / 2;
+      const std::int64_t seen = sequence(static_cast<std::uint32_t>(middle));
+      if (seen == wanted) return static_cast<std::int64_t>(middle);
+      if ((seen < wanted) == upwards)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return -1;
+  }
+
+ protected:
+  Segment(std::size_t dim, std::size_t width, std::size_t capacity)
+      : dim_(dim), width_(width), dead_(new std::atomic<std::uint8_t>[capacity]()) {}
+
+  std::size_t dim_, width_;
+  std::unique_ptr<std::atomic<std::uint8_t>[]> dead_;
+  std::atomic<std::size_t> dead_rows_{0};
+};
+
+class SealedSegment : public Segment {
+ public:
+  SealedSegment(Array<std::uint8_t> graph, Array<float> residuals, Array<float> weights,
+                Array<std::int64_t> sequences, std::size_t dim, const std::string& name)
+      : Segment(dim, checked_width(residuals), static_cast<std::size_t>(residuals.shape(0))),
+        graph_bytes_(graph),
+        residuals_(residuals),
+        weights_(weights),
+        sequences_(sequences),
+        graph_(graph.data(), static_cast<std::size_t>(graph.size()), dim, name),
+        residual_data_(residuals.data()),
+        weight_data_(weights.data()),
+        sequence_data_(sequences.data()) {
+    const auto n = static_cast<py::ssize_t>(graph_.count());
+    if (residuals.shape(0) != n || weights.ndim() != 1 || weights.size() != n ||
+        sequences.ndim() != 1 || sequences.size() != n)
+      throw CorruptGraph(name + ": it holds another number of rows than the arrays beside it");
+  }
+
+  std::size_t rows() const override { return graph_.count(); }
+  const float* residual(std::uint32_t row) const override { return residual_data_ + row * width_; }
+  float weight(std::uint32_t row) const override { return weight_data_[row]; }
+  std::int64_t sequence(std::uint32_t row) const override { return sequence_data_[row]; }
+  // Hits of a graph name elements; `row` is resolved when the k are known.
+  const float* vector(std::uint32_t element) const override { return graph_.vector(element); }
+  std::uint32_t row(std::uint32_t element) const { return graph_.row(element); }
+
+  void nearest(const float* query, std::size_t, std::size_t k, std::size_t ef, Scratch& scratch,
+               std::vector<Hit>& hits) const override {
+    graph_.search(query, std::max(ef, k), dead_rows() == 0 ? nullptr : dead_.get(), scratch);
+    std::size_t taken = 0;
+    for (const auto& candidate : scratch.pool) {
+      if (!candidate.alive) continue;
+      if (taken++ == k) break;
+      hits.push_back({candidate.squared, candidate.element});
+    }
+  }
+
+ private:
+  static std::size_t checked_width(const Array<float>& residuals) {
+    if (residuals.ndim() != 2) throw CorruptGraph("its residuals are not a matrix");
+    return static_cast<std::size_t>(residuals.shape(1));
+  }
+
+  Array<std::uint8_t> graph_bytes_;
+  Array<float> residuals_, weights_;
+  Array<std::int64_t> sequences_;
+  Graph graph_;
+  const float *residual_data_, *weight_data_;
+  const std::int64_t* sequence_data_;
+};
+
+// Rows are written beyond the published count, then the count is published: readers never lock.
+class GrowingSegment : public Segment {
+ public:
+  GrowingSegment(std::size_t capacity, std::size_t dim, std::size_t width)
+      : Segment(dim, width, capacity),
+        capacity_(capacity),
+        // Left uninitialised: pages that no row has reached cost nothing.
+        vectors_(new float[capacity * dim]),
+        residuals_(new float[capacity * width]),
+        weights_(new float[capacity]),
+        sequences_(new std::int64_t[capacity]) {
+    if (capacity == 0 || dim == 0 || width == 0)
+      throw py::value_error("capacity, dim and width must be above 0");
+  }
+
+  std::size_t rows() const override { return rows_.load(std::memory_order_acquire); }
+  std::size_t capacity() const { return capacity_; }
+  const float* vector(std::uint32_t row) const override { return vectors_.get() + row * dim_; }
+  const float* residual(std::uint32_t row) const override { return residuals_.get() + row * width_; }
+  float weight(std::uint32_t row) const override { return weights_[row]; }
+  std::int64_t sequence(std::uint32_t row) const override { return sequences_[row]; }
+
+  // Appends as many of the rows from `start` on as fit, and publishes them; returns how many.
+  // One writer at a time; the caller sees to that.
+  std::size_t append(const Array<float>& vectors, const Array<float>& residuals,
+                     const Array<float>& weights, const Array<std::int64_t>& sequences,
+                     std::size_t start) {
+    const auto n = static_cast<std::size_t>(sequences.size());
+    if (vectors.ndim() != 2 || residuals.ndim() != 2 || weights.ndim() != 1 ||
+        sequences.ndim() != 1 || static_cast<std::size_t>(vectors.shape(0)) != n ||
+        static_cast<std::size_t>(vectors.shape(1)) != dim_ ||
+        static_cast<std::size_t>(residuals.shape(0)) != n ||
+        static_cast<std::size_t>(residuals.shape(1)) != width_ ||
+        static_cast<std::size_t>(weights.size()) != n || start > n)
+      throw py::value_error("rows do not have the shape of the segment");
+    const std::size_t at = rows_.load(std::memory_order_relaxed);
+    const std::size_t taken = std::min(n - start, capacity_ - at);
+    std::copy_n(vectors.data() + start * dim_, taken * dim_, vectors_.get() + at * dim_);
+    std::copy_n(residuals.data() + start * width_, taken * width_, residuals_.get() + at * width_);
+    std::copy_n(weights.data() + start, taken, weights_.get() + at);
+    std::copy_n(sequences.data() + start, taken, sequences_.get() + at);
+    rows_.store(at + taken, std::memory_order_release);
+    return taken;
+  }
+
+  // A copy of the living rows that came after `sequence`: what stays when the others are sealed.
+  std::shared_ptr<GrowingSegment> copy_after(std::int64_t last) const {
+    auto copy = std::make_shared<GrowingSegment>(capacity_, dim_, width_);
+    std::size_t to = 0;
+    for (std::size_t row = 0; row < rows(); ++row) {
+      if (sequences_[row] <= last || !alive(row)) continue;
+      std::copy_n(vectors_.get() + row * dim_, dim_, copy->vectors_.get() + to * dim_);
+      std::copy_n(residuals_.get() + row * width_, width_, copy->residuals_.get() + to * width_);
+      copy->weights_[to] = weights_[row];
+      copy->sequences_[to++] = sequences_[row];
+    }
+    copy->rows_.store(to, std::memory_order_release);
+    return copy;
+  }
+
+  void nearest(const float* query, std::size_t rows, std::size_t k, std::size_t, Scratch&,
+               std::vector<Hit>& hits) const override {
+    const std::size_t begin = hits.size();
+    scan(query, rows, k, hits);
+    // Squares overflow float32 long before the rows do; then every far row ties at infinity.
+    const bool overflowed = std::any_of(hits.begin() + static_cast<std::ptrdiff_t>(begin), hits.end(),
+                                        [](const Hit& h) { return std::isinf(h.squared); });
+    if (overflowed && rows > k) rescan_exactly(query, rows, k, begin, hits);
+  }
+
+ private:
+  static constexpr std::size_t kBlock = 256;
+
+  bool alive(std::size_t row) const { return dead_[row].load(std::memory_order_relaxed) == 0; }
+
+  // Keeps the k nearest as a heap, the farthest on top.
+  void scan(const float* query, std::size_t rows, std::size_t k, std::vector<Hit>& hits) const {
+    const auto begin = static_cast<std::ptrdiff_t>(hits.size());
+    const bool all_alive = dead_rows() == 0;
+    float squared[kBlock];
+    std::size_t held = 0;
+    for (std::size_t block = 0; block < rows; block += kBlock) {
+      const std::size_t n = std::min(kBlock, rows - block);
+      distance.to_block(query, vectors_.get() + block * dim_, n, dim_, squared);
+      for (std::size_t i = 0; i < n; ++i) {
+        if (held == k && squared[i] > hits[static_cast<std::size_t>(begin)].squared) continue;
+        const std::size_t row = block + i;
+        if (!all_alive && !alive(row)) continue;
+        if (held == k) {
+          std::pop_heap(hits.begin() + begin, hits.end(), ByDistance{});
+          hits.pop_back();
+        } else {
+          ++held;
+        }
+        hits.push_back({squared[i], static_cast<std::uint32_t>(row)});
+        std::push_heap(hits.begin() + begin, hits.end(), ByDistance{});
+      }
+    }
+  }
+
+  void rescan_exactly(const float* query, std::size_t rows, std::size_t k, std::size_t begin,
+                      std::vector<Hit>& hits) const {
+    hits.resize(begin);
+    std::vector<std::pair<double, std::int64_t>> all;  // minus the row: the newer sorts first
+    for (std::size_t row = 0; row < rows; ++row)
+      if (alive(row))
+        all.emplace_back(distance.exact(query, vectors_.get() + row * dim_, dim_),
+                         -static_cast<std::int64_t>(row));
+    const std::size_t kept = std::min(k, all.size());
+    std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end());
+    for (std::size_t i = 0; i < kept; ++i)
+      hits.push_back({static_cast<float>(all[i].first), static_cast<std::uint32_t>(-all[i].second)});
+  }
+
+  std::size_t capacity_;
+  std::unique_ptr<float[]> vectors_, residuals_, weights_;
+  std::unique_ptr<std::int64_t[]> sequences_;
+  std::atomic<std::size_t> rows_{0};
+};
+
+}  // namespace resmem

@@ -1,0 +1,109 @@
+// The soft k-nearest-neighbour average over several segments, for one query at a time.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "segments.hpp"
+
+namespace resmem {
+
+struct Rule {
+  std::size_t k, ef;
+  double sigma, alpha;
+};
+
+// A segment as one batch sees it: rows published after the batch began are not in it.
+struct View {
+  const Segment* segment;
+  const SealedSegment* sealed;  // the same segment where it is sealed, else null
+  std::size_t rows;
+};
+
+struct Neighbour {
+  double distance;
+  double weight;
+  std::int64_t sequence;
+  const Segment* segment;
+  std::uint32_t row;
+};
+
+class SoftKnn {
+ public:
+  // Fills `neighbours()`, the nearest first, and writes the weighted sum of residuals `[L]`.
+  void correct(const std::vector<View>& views, const float* query, const Rule& rule,
+               std::size_t width, float* correction) {
+    collect(views, query, rule);
+    weigh(rule);
+    sum_.assign(width, 0.0);
+    for (const Neighbour& n : neighbours_) {
+      const float* residual = n.segment->residual(n.row);
+      for (std::size_t j = 0; j < width; ++j) sum_[j] += n.weight * residual[j];
+    }
+    for (std::size_t j = 0; j < width; ++j) correction[j] = static_cast<float>(sum_[j]);
+  }
+
+  const std::vector<Neighbour>& neighbours() const { return neighbours_; }
+
+ private:
+  struct Found {
+    Hit hit;
+    const View* view;
+
+    std::uint32_t row() const { return view->sealed ? view->sealed->row(hit.row) : hit.row; }
+    std::int64_t sequence() const { return view->segment->sequence(row()); }
+    bool operator<(const Found& other) const {
+      return hit.squared != other.hit.squared ? hit.squared < other.hit.squared
+                                              : sequence() > other.sequence();
+    }
+  };
+
+  void collect(const std::vector<View>& views, const float* query, const Rule& rule) {
+    found_.clear();
+    for (const View& view : views) {
+      hits_.clear();
+      view.segment->nearest(query, view.rows, rule.k, rule.ef, scratch_, hits_);
+      for (const Hit& hit : hits_) found_.push_back({hit, &view});
+    }
+    if (found_.size() > rule.k) {
+      std::nth_element(
+          found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(rule.k), found_.end());
+      found_.resize(rule.k);
+    }
+    neighbours_.clear();
+    for (const Found& f : found_) {
+      const Segment& segment = *f.view->segment;
+      const double squared =
+          distance.exact(query, segment.vector(f.hit.row), segment.dim());
+      const std::uint32_t row = f.row();
+      neighbours_.push_back({std::sqrt(squared), 0, segment.sequence(row), &segment, row});
+    }
+    // Of equal distances the newer memory comes first: what was taught last is named first.
+    std::sort(neighbours_.begin(), neighbours_.end(), [](const Neighbour& a, const Neighbour& b) {
+      return a.distance != b.distance ? a.distance < b.distance : a.sequence > b.sequence;
+    });
+  }
+
+  // w_i = m_i e_i / (alpha + sum_j m_j e_j) with e_i = exp(-d_i/sigma), both sides multiplied by
+  // exp(d_min/sigma) so that the sum can never be 0.
+  void weigh(const Rule& rule) {
+    if (neighbours_.empty()) return;
+    const double nearest = neighbours_.front().distance;
+    double total = rule.alpha > 0 ? rule.alpha * std::exp(nearest / rule.sigma) : 0.0;
+    for (Neighbour& n : neighbours_) {
+      n.weight = n.segment->weight(n.row) * std::exp((nearest - n.distance) / rule.sigma);
+      total += n.weight;
+    }
+    for (Neighbour& n : neighbours_) n.weight = std::isinf(total) ? 0.0 : n.weight / total;
+  }
+
+  Scratch scratch_;
+  std::vector<Hit> hits_;
+  std::vector<Found> found_;
+  std::vector<Neighbour> neighbours_;
+  std::vector<double> sum_;
+};
+
+}  // namespace resmem
