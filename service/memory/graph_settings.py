@@ -1,0 +1,15 @@
+"""How hnswlib is to build a graph."""
+
+from dataclasses import dataclass
+
+__all__ = ["GraphSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSettings:
+    """Links per row (twice as many on the lowest level), breadth of the build, threads."""
+
+    m: int = 16
+    ef_construction: int = 200
+    threads: int = 0
+    """0: every CPU that the process may use."""

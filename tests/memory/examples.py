@@ -1,0 +1,58 @@
+"""Handwritten digits as memories: the pixels are the embedding, the base is a uniform guess."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from service.memory.build import build_segment
+from service.memory.graph_settings import GraphSettings
+from service.memory.journal import Memories
+from service.memory.memory import MemoryOptions
+from service.memory.segment_rows import MemoryShape, SegmentRows
+from service.memory.soft_knn import SoftKnn
+
+PIXELS = load_digits().data.astype(np.float32)
+LABELS = load_digits().target.astype(np.int32)
+RESIDUALS = (np.eye(10)[LABELS] - 0.1).astype(np.float32)
+
+SHAPE = MemoryShape(dim=64, width=10, task="classification")
+RULE = SoftKnn(k=5, sigma=10.0)
+SMALL = MemoryOptions(growing_bytes=1, busy_ms=50)
+"""Growing segments of 64 rows, the fewest there are."""
+
+
+def memories(
+    rows: Sequence[int] | range,
+    *,
+    ids: Sequence[str | None] | None = None,
+    source: str | None = None,
+    weight: float = 1.0,
+) -> Memories:
+    index = list(rows)
+    return Memories(
+        ids=list(ids) if ids is not None else [None] * len(index),
+        inputs=[PIXELS[row].tobytes() for row in index],
+        targets=LABELS[index],
+        embeddings=PIXELS[index],
+        residuals=RESIDUALS[index],
+        weights=np.full(len(index), weight),
+        source=source,
+    )
+
+
+def fitted_folder(parent: Path, rows: int = 500) -> Path:
+    folder = parent / "memories"
+    build_segment(
+        folder,
+        SegmentRows(
+            embeddings=PIXELS[:rows],
+            residuals=RESIDUALS[:rows],
+            targets=LABELS[:rows],
+            sequences=-1 - np.arange(rows),
+            weights=np.ones(rows, np.float32),
+        ),
+        GraphSettings(threads=1),
+    )
+    return folder
