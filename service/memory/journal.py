@@ -1,0 +1,185 @@
+"""What a journal is: the system of record for memories added online, whatever engine keeps it.
+
+Memories carry a sequence number that rises with every commit, forgotten ones leave a tombstone with
+a number of its own, and a position (both numbers) says how much of it a reader has seen. The
+catalogue of sealed segments stands in the same journal, so that one transaction swaps segments.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.memory.segment_rows import SegmentRows, Targets
+
+__all__ = [
+    "Appended",
+    "Changes",
+    "Journal",
+    "Memories",
+    "MemoryRecord",
+    "Position",
+    "SegmentEntry",
+    "Written",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Memories:
+    """The n rows of one append request: all of them are kept, or none.
+
+    Raises:
+        ValueError: the lists and arrays disagree in length, or an id stands twice.
+    """
+
+    ids: list[str | None]
+    """Client ids; None where the journal is to make one."""
+    inputs: list[bytes]
+    """The encoded input of each row, opaque here; kept so that a new base model can re-embed it."""
+    targets: Targets
+    """Class indexes int32 `[n]`, or float32 `[n, L]` for regression."""
+    embeddings: NDArray[np.float32]
+    """`[n, d]`."""
+    residuals: NDArray[np.float32]
+    """`[n, L]`."""
+    weights: NDArray[np.float64]
+    """`[n]`: importance, above 0."""
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        arrays = (self.inputs, self.targets, self.embeddings, self.residuals, self.weights)
+        if any(len(array) != len(self.ids) for array in arrays):
+            raise ValueError("the rows of a request need as many of each array")
+        named = [id for id in self.ids if id is not None]
+        if len(set(named)) != len(named):
+            raise ValueError("an id stands twice in one request")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one append request changed; `unchanged` rows were there already, with this content."""
+
+    ids: list[str]
+    created: int
+    replaced: int
+    unchanged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The reply to an append request, with the memory's state after it."""
+
+    ids: list[str]
+    created: int
+    replaced: int
+    size: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """One memory as its owner may see it."""
+
+    id: str
+    sequence: int
+    source: str | None
+    target: int | list[float]
+    """Class index, or the L numbers of a regression target."""
+    weight: float
+    created_ms: int | None
+    """Unix time in milliseconds; None for a memory of the fitted bundle."""
+
+
+class Position(NamedTuple):
+    """How far a reader has read: the last sequence and the last tombstone."""
+
+    sequence: int = 0
+    tombstone: int = 0
+
+    @property
+    def revision(self) -> int:
+        """One number that rises with every change."""
+        return self.sequence + self.tombstone
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEntry:
+    """A sealed segment in the catalogue: it holds the rows of sequences first to last."""
+
+    number: int
+    first: int
+    last: int
+    rows: int
+
+    @property
+    def folder_name(self) -> str:
+        """The segment's folder below `segments/`."""
+        return f"{self.number:08d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """One consistent reading: the catalogue, and what came after the position asked for.
+
+    `rows` is read lazily, in chunks, while the reading's transaction is open.
+    """
+
+    catalogue: list[SegmentEntry]
+    tombstones: list[int]
+    """Sequences forgotten since; below 0 they are fitted rows."""
+    rows: Iterator[SegmentRows]
+    position: Position
+
+
+class Journal(Protocol):
+    """An engine. Calls that write raise JournalUnavailable where nothing was written."""
+
+    def append(self, requests: Sequence[Memories]) -> list[Written]:
+        """Commits all requests in one transaction; durable when it returns."""
+
+    def forget(self, id: str) -> int:
+        """Commits a tombstone for the memory of this id; returns how many there were, 0 or 1."""
+
+    def forget_source(self, source: str) -> int:
+        """Commits tombstones for all memories of a source; returns how many."""
+
+    def find(self, id: str) -> MemoryRecord | None:
+        """The memory added online under this id."""
+
+    def records(self, sequences: Sequence[int]) -> dict[int, MemoryRecord]:
+        """The memories added online with these sequences, those of them that live."""
+
+    def page(self, source: str | None, after: int, limit: int) -> list[MemoryRecord]:
+        """Memories added online after a sequence, oldest first, of one source or of all."""
+
+    def moved(self) -> bool:
+        """True where a commit of any process may have come since the last `changes`; cheap."""
+
+    def changes(self, since: Position | None) -> AbstractContextManager[Changes]:
+        """A consistent reading of what came since a position, or of all that is not sealed."""
+
+    def tombstones(self, first: int, last: int) -> list[int]:
+        """The forgotten ones of the sequences first to last."""
+
+    def publish(
+        self,
+        first: int,
+        last: int,
+        rows: int,
+        replaces: Sequence[SegmentEntry],
+        place: Callable[[SegmentEntry], None],
+    ) -> SegmentEntry:
+        """Enters a sealed segment in the catalogue in the place of others, in one transaction.
+
+        `place` moves its folder to where the entry says, before the commit: a catalogue never
+        names a folder that is not there.
+        """
+
+    def close(self) -> None:
+        """Ends all use."""

@@ -1,0 +1,246 @@
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import CorruptFile, JournalUnavailable
+from service.memory.journal import Position, SegmentEntry
+from service.memory.segment_rows import MemoryShape, SegmentRows
+from service.memory.sqlite_journal import SqliteJournal
+from tests.memory.examples import LABELS, PIXELS, RESIDUALS, SHAPE, memories
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite3"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[SqliteJournal]:
+    journal = SqliteJournal(path, SHAPE, fitted_rows=10, busy_ms=20)
+    yield journal
+    journal.close()
+
+
+def living(journal: SqliteJournal, since: Position | None = None) -> SegmentRows | None:
+    with journal.changes(since) as changes:
+        parts = list(changes.rows)
+    return SegmentRows.concatenate(parts) if parts else None
+
+
+def position(journal: SqliteJournal) -> Position:
+    with journal.changes(None) as changes:
+        return changes.position
+
+
+def test_rows_come_back_as_they_went_in(journal: SqliteJournal) -> None:
+    written = journal.append([memories(range(3), ids=["a", "b", None], source="s", weight=2.5)])
+    assert written[0].ids[:2] == ["a", "b"]
+    assert (written[0].created, written[0].replaced, written[0].unchanged) == (3, 0, 0)
+    rows = living(journal)
+    assert rows is not None
+    assert np.array_equal(rows.embeddings, PIXELS[:3])
+    assert np.array_equal(rows.residuals, RESIDUALS[:3])
+    assert np.array_equal(rows.targets, LABELS[:3])
+    assert list(rows.sequences) == [1, 2, 3]
+    assert list(rows.weights) == [2.5] * 3
+    record = journal.find("b")
+    assert record is not None
+    assert (record.id, record.sequence, record.source, record.target, record.weight) == (
+        "b",
+        2,
+        "s",
+        int(LABELS[1]),
+        2.5,
+    )
+
+
+def test_regression_targets_keep_their_width(tmp_path: Path) -> None:
+    shape = MemoryShape(dim=64, width=10, task="regression")
+    journal = SqliteJournal(tmp_path / "r.sqlite3", shape)
+    request = memories(range(2), ids=["a", "b"])
+    object.__setattr__(request, "targets", RESIDUALS[:2])
+    journal.append([request])
+    rows, record = living(journal), journal.find("b")
+    assert rows is not None
+    assert np.array_equal(rows.targets, RESIDUALS[:2])
+    assert record is not None
+    assert record.target == RESIDUALS[1].tolist()
+    journal.close()
+
+
+def test_the_same_content_again_changes_nothing(journal: SqliteJournal) -> None:
+    journal.append([memories(range(2), ids=["a", "b"], source="s")])
+    before = position(journal)
+    again = journal.append([memories(range(2), ids=["a", "b"], source="s")])
+    assert (again[0].created, again[0].replaced, again[0].unchanged) == (0, 0, 2)
+    assert position(journal) == before
+
+
+@pytest.mark.parametrize("change", ["target", "weight", "source", "input"])
+def test_other_content_replaces(journal: SqliteJournal, change: str) -> None:
+    journal.append([memories([0], ids=["a"])])
+    other = memories([1 if change == "input" else 0], ids=["a"])
+    if change == "target":
+        object.__setattr__(other, "targets", other.targets + np.int32(1))
+    if change == "weight":
+        object.__setattr__(other, "weights", other.weights * 2)
+    if change == "source":
+        object.__setattr__(other, "source", "elsewhere")
+    written = journal.append([other])
+    assert (written[0].created, written[0].replaced) == (0, 1)
+    with journal.changes(Position(1, 0)) as changes:
+        assert changes.tombstones == [1]
+        assert [list(rows.sequences) for rows in changes.rows] == [[2]]
+
+
+def test_requests_of_one_group_see_each_other(journal: SqliteJournal) -> None:
+    one, two = journal.append([memories([0], ids=["a"]), memories([0], ids=["a"])])
+    assert (one.created, two.created, two.unchanged) == (1, 0, 1)
+
+
+def test_made_ids_differ_and_sort_by_age(journal: SqliteJournal) -> None:
+    ids = [journal.append([memories(range(50))])[0].ids for _ in range(2)]
+    assert len({*ids[0], *ids[1]}) == 100
+    assert max(ids[0]) < min(ids[1])
+
+
+def test_fitted_memories_are_replaced_and_forgotten_by_id(journal: SqliteJournal) -> None:
+    assert journal.append([memories([0], ids=["fit-3"])])[0].replaced == 1
+    assert journal.append([memories([1], ids=["fit-10"])])[0].created == 1
+    assert journal.forget("fit-4") == 1
+    assert journal.forget("fit-4") == 0
+    assert journal.forget("fit-99") == 0
+    assert sorted(journal.tombstones(-10, -1)) == [-5, -4]
+    assert journal.forget_source("fit") == 8
+
+
+def test_a_forgotten_id_can_be_added_again(journal: SqliteJournal) -> None:
+    journal.append([memories([0], ids=["a"])])
+    assert journal.forget("a") == 1
+    assert journal.find("a") is None
+    assert journal.append([memories([0], ids=["a"])])[0].created == 1
+
+
+def test_a_source_is_forgotten_whole_and_alone(journal: SqliteJournal) -> None:
+    journal.append([memories(range(5), source="bad"), memories(range(5, 8), source="good")])
+    assert journal.forget_source("bad") == 5
+    assert journal.forget_source("bad") == 0
+    assert journal.tombstones(1, 100) == [1, 2, 3, 4, 5]
+    assert [record.sequence for record in journal.page(None, 0, 10)] == [6, 7, 8]
+
+
+def test_pages_are_ordered_and_bounded(journal: SqliteJournal) -> None:
+    journal.append([memories(range(5), source="x"), memories(range(5, 8))])
+    assert [r.sequence for r in journal.page("x", 2, 2)] == [3, 4]
+    assert [r.sequence for r in journal.page(None, 4, 100)] == [5, 6, 7, 8]
+    assert sorted(journal.records([2, 7, 99])) == [2, 7]
+
+
+def test_moved_says_when_any_process_committed(journal: SqliteJournal, path: Path) -> None:
+    assert journal.moved()
+    seen = position(journal)
+    assert not journal.moved()
+    other = SqliteJournal(path, SHAPE)
+    other.append([memories([0])])
+    other.close()
+    assert journal.moved()
+    rows = living(journal, seen)
+    assert rows is not None
+    assert len(rows) == 1
+    assert not journal.moved()
+
+
+def test_a_reading_that_fails_is_still_due(journal: SqliteJournal) -> None:
+    journal.append([memories([0])])
+
+    with pytest.raises(FileNotFoundError), journal.changes(None):
+        raise FileNotFoundError
+    assert journal.moved()
+
+
+def test_long_readings_come_in_chunks(journal: SqliteJournal) -> None:
+    journal.append([memories(range(1500))])
+    with journal.changes(None) as changes:
+        assert [len(rows) for rows in changes.rows] == [1024, 476]
+
+
+def test_publishing_swaps_segments_and_hides_their_rows(journal: SqliteJournal) -> None:
+    journal.append([memories(range(10))])
+    placed: list[SegmentEntry] = []
+    first = journal.publish(1, 4, 4, [], placed.append)
+    rows = living(journal)
+    assert rows is not None
+    assert list(rows.sequences) == [5, 6, 7, 8, 9, 10]
+    second = journal.publish(1, 9, 9, [first], placed.append)
+    with journal.changes(None) as changes:
+        assert changes.catalogue == [second]
+    assert placed == [first, second]
+    assert second.number > first.number
+
+
+def test_a_segment_that_cannot_be_placed_is_not_in_the_catalogue(journal: SqliteJournal) -> None:
+    def refuse(entry: SegmentEntry) -> None:
+        raise OSError(entry)
+
+    with pytest.raises(OSError, match="SegmentEntry"):
+        journal.publish(1, 4, 4, [], refuse)
+    with journal.changes(None) as changes:
+        assert changes.catalogue == []
+
+
+def test_a_locked_journal_is_unavailable_and_recovers(journal: SqliteJournal, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalUnavailable, match="locked"):
+        journal.append([memories([0])])
+    assert living(journal) is None
+    other.close()
+    assert journal.append([memories([0])])[0].created == 1
+
+
+def test_a_full_disk_writes_nothing_and_recovers(path: Path) -> None:
+    journal = SqliteJournal(path, SHAPE)
+    pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
+    journal._writer.execute(f"PRAGMA max_page_count = {pages + 5}")
+    with pytest.raises(JournalUnavailable, match="full"):
+        journal.append([memories([0], ids=["kept-out"]), memories(range(200))])
+    assert journal.find("kept-out") is None
+    journal._writer.execute("PRAGMA max_page_count = 100000")
+    assert journal.append([memories(range(200))])[0].created == 200
+    journal.close()
+
+
+def test_a_folder_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(JournalUnavailable, match="unable to open"):
+        SqliteJournal(tmp_path / "nowhere" / "j.sqlite3", SHAPE)
+
+
+@pytest.mark.parametrize("content", [b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_database_is_corrupt(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(CorruptFile, match="not a database"):
+        SqliteJournal(path, SHAPE)
+
+
+def test_another_database_is_not_taken_over(path: Path) -> None:
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    with pytest.raises(CorruptFile, match="no journal"):
+        SqliteJournal(path, SHAPE)
+
+
+@pytest.mark.usefixtures("journal")
+def test_a_journal_of_another_shape_is_refused(path: Path) -> None:
+    with pytest.raises(CorruptFile, match="made for"):
+        SqliteJournal(path, MemoryShape(dim=32, width=10, task="classification"))
+
+
+def test_requests_that_disagree_in_length_or_repeat_an_id_are_refused() -> None:
+    with pytest.raises(ValueError, match="as many"):
+        memories(range(3), ids=["a"])
+    with pytest.raises(ValueError, match="twice"):
+        memories(range(2), ids=["a", "a"])
