@@ -1,0 +1,355 @@
+"""The residual memory of one model: what was fitted, what was memorized, and how both correct."""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import durable
+from service.errors import CorruptFile, InvalidInput, JournalUnavailable, MemoryNotFound
+from service.memory import _kernel, fitted
+from service.memory.graph_settings import GraphSettings
+from service.memory.group_commit import GroupCommit
+from service.memory.journal import Appended, Journal, Memories, MemoryRecord, Written
+from service.memory.observer import MemoryObserver, Unobserved
+from service.memory.sealed import SealedSegment
+from service.memory.sealing import Sealer, SealFolders
+from service.memory.segment_rows import MemoryShape
+from service.memory.soft_knn import Correction, SoftKnn
+from service.memory.sqlite_journal import SqliteJournal
+from service.memory.tiers import Tiers
+
+__all__ = ["MemoryOptions", "MemoryStatistics", "ResidualMemory"]
+
+logger = logging.getLogger(__name__)
+
+_CATALOGUE_READINGS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOptions:
+    """Bounds and build parameters of a memory."""
+
+    growing_bytes: int = 8 << 20
+    """Size of a growing segment; exact search is cheap while one fits the processor's cache."""
+    max_pending_rows: int = 65_536
+    """Rows that wait for the disk before an append is refused with QueueFull."""
+    busy_ms: int = 2000
+    """How long a write waits for another process that has the journal locked."""
+    graph: GraphSettings = GraphSettings(threads=1)  # noqa: RUF009 - immutable
+    """How sealed segments are built; one thread, since the service has better use for the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStatistics:
+    """What there is, now: living rows, bytes of the sealed files, segments, revision."""
+
+    sealed_rows: int
+    growing_rows: int
+    nbytes: int
+    segments: int
+    revision: int
+
+
+class ResidualMemory:
+    """Corrects predictions and learns; every method may be called from any thread.
+
+    Without a state folder it is the bundle's memories alone, and cannot be appended to.
+    """
+
+    def __init__(
+        self,
+        state: Path | None,
+        *,
+        fitted: Path | None,
+        shape: MemoryShape,
+        options: MemoryOptions,
+        observer: MemoryObserver,
+    ) -> None:
+        self._shape = shape
+        self._fitted = (
+            None if fitted is None else SealedSegment.open(fitted, dim=shape.dim, width=shape.width)
+        )
+        folders = None if state is None else SealFolders(state)
+        self._tiers = Tiers(folders, shape, self._fitted, options.growing_bytes)
+        self._refresh_lock = Lock()
+        self._unreadable = False
+        self._journal: Journal | None = None
+        self._sealer: Sealer | None = None
+        self._writes: GroupCommit | None = None
+        if folders is None:
+            return
+        _make_folder(folders.root)
+        self._journal = SqliteJournal(
+            folders.journal, shape, fitted_rows=self._fitted_rows, busy_ms=options.busy_ms
+        )
+        self._catch_up(since_start=True)
+        self._tiers.forget_fitted(self._journal.tombstones(-self._fitted_rows, -1))
+        self._sealer = Sealer(
+            folders,
+            shape,
+            options.graph,
+            self._journal,
+            backlog=self._tiers.backlog,
+            published=self.refresh,
+            observer=observer,
+        )
+        self._writes = GroupCommit(
+            self._journal, self.refresh, observer, max_rows=options.max_pending_rows
+        )
+        self._sealer.wake()
+
+    @classmethod
+    def open(
+        cls,
+        state: Path | None,
+        *,
+        fitted: Path | None,
+        shape: MemoryShape,
+        options: MemoryOptions = MemoryOptions(),
+        observer: MemoryObserver = Unobserved(),  # noqa: B008 - stateless
+    ) -> "ResidualMemory":
+        """Opens the memories of a bundle and of a state folder, which is made where missing.
+
+        Args:
+            state: folder of the journal and of the segments sealed from it; None for a memory of
+                the fitted rows alone, which cannot be written.
+            fitted: the bundle's segment; None for a bundle without memories.
+            shape: sizes of the model's embeddings and outputs.
+            options: bounds.
+            observer: told of commits and of sealing.
+
+        Raises:
+            CorruptFile: a file is not what it should be; the message names it.
+            JournalUnavailable: the journal cannot be opened or made.
+        """
+        return cls(state, fitted=fitted, shape=shape, options=options, observer=observer)
+
+    @property
+    def size(self) -> int:
+        """Memories that vote."""
+        return self._tiers.snapshot.size
+
+    @property
+    def revision(self) -> int:
+        """A number that rises with every change; 0 for a memory that never changed."""
+        return self._tiers.snapshot.position.revision
+
+    def statistics(self) -> MemoryStatistics:
+        """Counts for the gauges."""
+        snapshot = self._tiers.snapshot
+        sealed = list(snapshot.sealed.values())
+        if snapshot.fitted is not None:
+            sealed.append(snapshot.fitted)
+        return MemoryStatistics(
+            sealed_rows=sum(segment.living_rows for segment in sealed),
+            growing_rows=sum(segment.rows - segment.dead_rows for segment in snapshot.growing),
+            nbytes=sum(segment.nbytes for segment in sealed),
+            segments=len(sealed),
+            revision=snapshot.position.revision,
+        )
+
+    def correct(self, embeddings: NDArray[np.float32], rule: SoftKnn) -> Correction:
+        """The corrections of a batch.
+
+        Every memory that any process acknowledged before the call takes part.
+
+        Args:
+            embeddings: `[n, d]`, finite.
+            rule: how to find and weigh neighbours.
+
+        Raises:
+            CorruptFile: a damaged graph led the search out of its file.
+        """
+        self.refresh()
+        queries = np.ascontiguousarray(embeddings, np.float32)
+        try:
+            found = _kernel.correct(
+                self._tiers.snapshot.segments,
+                queries,
+                self._shape.width,
+                rule.k,
+                rule.ef,
+                rule.sigma,
+                rule.alpha,
+            )
+        except _kernel.CorruptGraph as error:
+            raise CorruptFile(str(error)) from error
+        return Correction(*found)
+
+    def append(self, memories: Memories) -> "Future[Appended]":
+        """Adds memories; the future ends when they are durable and part of the next correction.
+
+        Its exception is JournalUnavailable where nothing was written.
+
+        Raises:
+            QueueFull: the disk does not keep up.
+            NotReady: closed.
+        """
+        reply: Future[Appended] = Future()
+        reply.set_running_or_notify_cancel()
+
+        def finish(done: "Future[Written]") -> None:
+            error = done.exception()
+            if error is not None:
+                reply.set_exception(error)
+                return
+            written = done.result()
+            reply.set_result(
+                Appended(written.ids, written.created, written.replaced, self.size, self.revision)
+            )
+
+        self._writing().append(memories).add_done_callback(finish)
+        return reply
+
+    def find(self, id: str) -> MemoryRecord:
+        """The memory of this id.
+
+        Raises:
+            MemoryNotFound: there is none.
+        """
+        record = None if self._journal is None else self._journal.find(id)
+        if record is not None:
+            return record
+        row = fitted.row_of_id(id, self._fitted_rows)
+        if row is None or not self._fitted_lives(row):
+            raise MemoryNotFound(f"no memory has the id {id!r}", "id")
+        return self._fitted_record(row)
+
+    def page(self, *, source: str | None, limit: int, after: str | None) -> list[MemoryRecord]:
+        """Up to `limit` memories, oldest first, that come after the one with the id `after`.
+
+        Those of the bundle are listed where asked for by their source, `fit`.
+
+        Raises:
+            InvalidInput: no memory has the id `after`.
+        """
+        last = 0
+        if after is not None:
+            try:
+                last = self.find(after).sequence
+            except MemoryNotFound as error:
+                raise InvalidInput(error.message, "after") from error
+        found: list[MemoryRecord] = []
+        if source == fitted.SOURCE and last <= 0:
+            for row in range(-last, self._fitted_rows):
+                if len(found) == limit:
+                    return found
+                if self._fitted_lives(row):
+                    found.append(self._fitted_record(row))
+        if self._journal is not None:
+            found += self._journal.page(source, max(last, 0), limit - len(found))
+        return found
+
+    def forget(self, id: str) -> bool:
+        """Forgets the memory of this id, durably; False where there is none.
+
+        Raises:
+            JournalUnavailable: nothing was forgotten.
+        """
+        journal = self._written_journal()
+        return self._writing().forget(lambda: journal.forget(id)).result() > 0
+
+    def forget_source(self, source: str) -> int:
+        """Forgets every memory of a source, durably; returns how many.
+
+        Raises:
+            JournalUnavailable: nothing was forgotten.
+        """
+        journal = self._written_journal()
+        return self._writing().forget(lambda: journal.forget_source(source)).result()
+
+    def describe(self, sequences: Sequence[int]) -> list[MemoryRecord | None]:
+        """The memories behind sequences that a correction named; None for one forgotten since."""
+        online = [sequence for sequence in sequences if sequence > 0]
+        found = {} if self._journal is None else self._journal.records(online)
+        return [
+            self._fitted_record(fitted.row_of_sequence(sequence))
+            if sequence < 0
+            else found.get(sequence)
+            for sequence in sequences
+        ]
+
+    def warm(self) -> None:
+        """Reads the sealed files through, so that no first query waits for the disk."""
+        snapshot = self._tiers.snapshot
+        for segment in (*snapshot.sealed.values(), *([self._fitted] if self._fitted else ())):
+            segment.warm()
+
+    def refresh(self) -> None:
+        """Takes over what any process committed since the last time; cheap where nothing was."""
+        journal = self._journal
+        if journal is None:
+            return
+        with self._refresh_lock:
+            try:
+                if journal.moved():
+                    self._catch_up()
+                self._unreadable = False
+            except JournalUnavailable:
+                # A prediction is worth more with the memories known so far than not at all.
+                if not self._unreadable:
+                    logger.exception("the journal cannot be read; using what was read before")
+                self._unreadable = True
+        if self._sealer is not None and self._tiers.backlog() is not None:
+            self._sealer.wake()
+
+    def close(self) -> None:
+        """Finishes queued writes and ends all threads."""
+        for part in (self._writes, self._sealer, self._journal):
+            if part is not None:
+                part.close()
+
+    @property
+    def _fitted_rows(self) -> int:
+        return 0 if self._fitted is None else self._fitted.rows
+
+    def _fitted_lives(self, row: int) -> bool:
+        return self._fitted is not None and self._fitted.native.lives(row)
+
+    def _fitted_record(self, row: int) -> MemoryRecord:
+        assert self._fitted is not None
+        return MemoryRecord(
+            id=fitted.id_of(row),
+            sequence=fitted.sequence_of(row),
+            source=fitted.SOURCE,
+            target=self._fitted.targets[row].tolist(),
+            weight=float(self._fitted.weights[row]),
+            created_ms=None,
+        )
+
+    def _written_journal(self) -> Journal:
+        if self._journal is None:
+            raise JournalUnavailable("this memory has no state folder")
+        return self._journal
+
+    def _writing(self) -> GroupCommit:
+        if self._writes is None:
+            raise JournalUnavailable("this memory has no state folder")
+        return self._writes
+
+    def _catch_up(self, *, since_start: bool = False) -> None:
+        journal = self._written_journal()
+        for _ in range(_CATALOGUE_READINGS):
+            since = None if since_start else self._tiers.snapshot.position
+            try:
+                with journal.changes(since) as changes:
+                    self._tiers.apply(changes, journal.tombstones)
+                return
+            except FileNotFoundError as error:
+                # Another process merged a segment away between the reading and the opening.
+                missing = error
+        raise CorruptFile(f"{missing.filename} is missing, and the catalogue names it")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        durable.sync(folder.parent)
+    except OSError as error:
+        raise JournalUnavailable(f"{folder}: {error.strerror}") from error

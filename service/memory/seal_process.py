@@ -1,0 +1,78 @@
+"""The process that builds a sealed segment: `python -m service.memory.seal_process TASK`.
+
+It reads the journal and writes one folder; what becomes of the folder is its parent's business.
+A process of its own, because hnswlib holds the GIL while it saves and leaves its memory behind.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Self
+
+from service.memory.build import build_segment
+from service.memory.graph_settings import GraphSettings
+from service.memory.segment_rows import MemoryShape, SegmentRows
+from service.memory.sqlite_journal import open_reader
+from service.memory.sqlite_rows import read_segment_rows
+
+__all__ = ["SealTask", "main"]
+
+_NICENESS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SealTask:
+    """Which rows of which journal become a segment, and where."""
+
+    journal: str
+    first: int
+    last: int
+    folder: str
+    shape: MemoryShape
+    graph: GraphSettings
+
+    def dump(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> Self:
+        """The task in a line of `dump`."""
+        content = json.loads(text)
+        shape, graph = MemoryShape(**content.pop("shape")), GraphSettings(**content.pop("graph"))
+        return cls(**content, shape=shape, graph=graph)
+
+
+def run(task: SealTask) -> int:
+    """Builds the folder and returns its rows; no folder where no row lives."""
+    connection = open_reader(Path(task.journal))
+    try:
+        parts = list(read_segment_rows(connection, task.first, task.last, task.shape))
+    finally:
+        connection.close()
+    if not parts:
+        return 0
+    rows = SegmentRows.concatenate(parts)
+    build_segment(Path(task.folder), rows, task.graph)
+    return len(rows)
+
+
+def main() -> None:
+    """Runs the task in argv and prints the number of rows."""
+    Thread(target=_end_with_parent, daemon=True).start()
+    os.nice(_NICENESS)
+    sys.stdout.write(f"{run(SealTask.load(sys.argv[1]))}\n")
+
+
+def _end_with_parent() -> None:
+    # The parent holds the other end: it closes when the parent dies, even of kill -9.
+    # Not through sys.stdin, whose lock a waiting thread would hold at interpreter shutdown.
+    os.read(0, 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

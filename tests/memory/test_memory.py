@@ -1,0 +1,196 @@
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from service.errors import CorruptFile, InvalidInput, JournalUnavailable, MemoryNotFound
+from service.memory.memory import ResidualMemory
+from service.memory.sealing import SealFolders
+from service.memory.sqlite_journal import SqliteJournal
+from tests.memory.examples import (
+    LABELS,
+    PIXELS,
+    RESIDUALS,
+    RULE,
+    SHAPE,
+    SMALL,
+    fitted_folder,
+    memories,
+)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fitted_folder(tmp_path_factory.mktemp("fitted"))
+
+
+@pytest.fixture
+def memory(tmp_path: Path, fitted: Path) -> Iterator[ResidualMemory]:
+    memory = ResidualMemory.open(tmp_path / "state", fitted=fitted, shape=SHAPE)
+    yield memory
+    memory.close()
+
+
+def test_an_acknowledged_memory_is_in_the_next_correction(memory: ResidualMemory) -> None:
+    row = 1000
+    before = memory.correct(PIXELS[[row]], RULE)
+    appended = memory.append(memories([row], ids=["taught"], weight=50)).result(10)
+    assert (appended.created, appended.size) == (1, 501)
+    after = memory.correct(PIXELS[[row]], RULE)
+    described = memory.describe(after.sequences[0].tolist())
+    assert before.distances[0, 0] > 0
+    assert after.distances[0, 0] == 0
+    assert described[0] == memory.find("taught")
+    assert after.residuals[0].argmax() == LABELS[row]
+    assert after.weights[0, 0] > 0.9
+
+
+def test_everything_acknowledged_is_back_after_a_restart(tmp_path: Path, fitted: Path) -> None:
+    state = tmp_path / "state"
+    memory = ResidualMemory.open(state, fitted=fitted, shape=SHAPE, options=SMALL)
+    memory.append(memories(range(600, 700), ids=[str(row) for row in range(600, 700)])).result(10)
+    memory.forget("650")
+    memory.forget("fit-7")
+    memory.append(memories([800], ids=["fit-8"])).result(10)
+    size, revision = memory.size, memory.revision
+    before = memory.correct(PIXELS[600:700], RULE)
+    memory.close()
+    again = ResidualMemory.open(state, fitted=fitted, shape=SHAPE, options=SMALL)
+    after = again.correct(PIXELS[600:700], RULE)
+    assert (again.size, again.revision) == (size, revision) == (598, 104)
+    np.testing.assert_allclose(after.residuals, before.residuals, atol=1e-6)
+    with pytest.raises(MemoryNotFound):
+        again.find("650")
+    assert again.find("fit-8").sequence > 0
+    again.close()
+
+
+def test_two_processes_on_one_state_see_each_other(
+    tmp_path: Path, fitted: Path, memory: ResidualMemory
+) -> None:
+    other = ResidualMemory.open(tmp_path / "state", fitted=fitted, shape=SHAPE)
+    other.append(memories([900], ids=["theirs"])).result(10)
+    assert memory.correct(PIXELS[[900]], RULE).distances[0, 0] == 0
+    assert other.forget("theirs")
+    assert memory.correct(PIXELS[[900]], RULE).distances[0, 0] > 0
+    other.close()
+
+
+def test_fitted_memories_can_be_read_forgotten_and_replaced(memory: ResidualMemory) -> None:
+    record = memory.find("fit-3")
+    assert (record.sequence, record.source, record.target) == (-4, "fit", int(LABELS[3]))
+    assert memory.correct(PIXELS[[3]], RULE).sequences[0, 0] == -4
+    assert memory.forget("fit-3")
+    assert not memory.forget("fit-3")
+    assert memory.correct(PIXELS[[3]], RULE).sequences[0, 0] != -4
+    with pytest.raises(MemoryNotFound):
+        memory.find("fit-3")
+    replaced = memory.append(memories([3], ids=["fit-4"])).result(10)
+    assert (replaced.created, replaced.replaced, replaced.size) == (0, 1, 499)
+    assert memory.find("fit-4").sequence > 0
+
+
+def test_pages_walk_through_all_memories_of_a_source(memory: ResidualMemory) -> None:
+    memory.append(memories(range(600, 605), source="mine", ids=list("abcde"))).result(10)
+    memory.append(memories([700], ids=["other"])).result(10)
+    assert [record.id for record in memory.page(source="mine", limit=2, after=None)] == ["a", "b"]
+    assert [record.id for record in memory.page(source="mine", limit=9, after="b")] == list("cde")
+    assert [record.id for record in memory.page(source=None, limit=9, after="e")] == ["other"]
+    memory.forget("fit-1")
+    assert [record.id for record in memory.page(source="fit", limit=2, after="fit-0")] == [
+        "fit-2",
+        "fit-3",
+    ]
+    assert len(memory.page(source="fit", limit=1000, after=None)) == 499
+    with pytest.raises(InvalidInput, match="fit-1") as error:
+        memory.page(source="fit", limit=2, after="fit-1")
+    assert error.value.field == "after"
+
+
+def test_one_of_many_with_the_same_id_is_created(memory: ResidualMemory) -> None:
+    appended = []
+
+    def add() -> None:
+        appended.append(memory.append(memories([1000], ids=["same"])).result(10))
+
+    threads = [Thread(target=add) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(reply.created for reply in appended) == [0] * 15 + [1]
+    assert memory.size == 501
+
+
+def test_corrections_are_consistent_while_rows_are_appended(memory: ResidualMemory) -> None:
+    done: list[int] = []
+
+    def write() -> None:
+        done.extend(
+            memory.append(memories(range(row, row + 50))).result(10).size
+            for row in range(600, 1700, 50)
+        )
+
+    writer = Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        found = memory.correct(PIXELS[600:620], RULE)
+        assert np.isfinite(found.distances).all()
+        assert np.all(np.diff(found.distances, axis=1) >= 0)
+        np.testing.assert_allclose(found.weights.sum(axis=1), 1)
+        np.testing.assert_allclose(found.residuals.sum(axis=1), 0, atol=1e-5)
+    assert done == list(range(550, 550 + 22 * 50, 50))
+
+
+def test_a_memory_of_fitted_rows_alone_cannot_be_written(fitted: Path) -> None:
+    memory = ResidualMemory.open(None, fitted=fitted, shape=SHAPE)
+    assert (memory.size, memory.revision) == (500, 0)
+    assert memory.correct(PIXELS[:1], RULE).sequences[0, 0] == -1
+    with pytest.raises(JournalUnavailable):
+        memory.append(memories([0]))
+    with pytest.raises(JournalUnavailable):
+        memory.forget("fit-0")
+    assert memory.page(source=None, limit=5, after=None) == []
+    memory.warm()
+    memory.close()
+
+
+def test_an_empty_memory_corrects_nothing(tmp_path: Path) -> None:
+    memory = ResidualMemory.open(tmp_path / "state", fitted=None, shape=SHAPE)
+    assert not memory.correct(PIXELS[:3], RULE).residuals.any()
+    assert memory.size == 0
+    assert memory.append(memories([0])).result(10).size == 1
+    assert np.array_equal(memory.correct(PIXELS[:1], RULE).residuals, RESIDUALS[:1])
+    memory.close()
+
+
+def test_predictions_go_on_while_the_journal_cannot_be_read(
+    memory: ResidualMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> bool:
+        raise JournalUnavailable("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.memory.sqlite_journal.SqliteJournal.moved", fail)
+        assert memory.correct(PIXELS[:1], RULE).sequences[0, 0] == -1
+        memory.correct(PIXELS[:1], RULE)
+    assert caplog.text.count("cannot be read") == 1
+    memory.append(memories([1000])).result(10)
+    assert memory.correct(PIXELS[[1000]], RULE).distances[0, 0] == 0
+
+
+def test_a_segment_that_the_catalogue_names_must_be_there(tmp_path: Path) -> None:
+    folders = SealFolders(tmp_path)
+    journal = SqliteJournal(folders.journal, SHAPE)
+    journal.publish(1, 5, 5, [], lambda _: None)
+    journal.close()
+    with pytest.raises(CorruptFile, match=r"00000001.*missing"):
+        ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE)
+
+
+def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalUnavailable, match="file"):
+        ResidualMemory.open(tmp_path / "file" / "state", fitted=None, shape=SHAPE)
