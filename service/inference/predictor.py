@@ -1,0 +1,179 @@
+"""Prediction and memorization: the base model and the memory behind one batcher."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import accumulate
+from time import perf_counter
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidInput
+from service.inference.base_model import BaseModel
+from service.inference.batch_queue import Part
+from service.inference.batcher import Batcher, Limits
+from service.inference.observer import InferenceObserver, Unobserved
+from service.inference.online_scores import online_scores
+from service.inference.predictions import Predictions
+from service.inference.residuals import Task, base_prediction, residuals
+from service.inference.rows import Rows
+from service.memory.journal import Appended, Memories
+from service.memory.memory import ResidualMemory
+from service.memory.soft_knn import SoftKnn
+
+__all__ = ["Predictor"]
+
+_NONE: Final = np.empty(0, dtype=np.intp)
+
+
+class Predictor:
+    """Answers rows and learns them, for one event loop: the one that calls `start`."""
+
+    def __init__(
+        self,
+        model: BaseModel,
+        memory: ResidualMemory,
+        *,
+        task: Task,
+        temperature: float,
+        rule: SoftKnn,
+        limits: Limits | None = None,
+        observer: InferenceObserver | None = None,
+    ) -> None:
+        """Set up a predictor; it owns neither the model nor the memory."""
+        self.model = model
+        self.memory = memory
+        self._task: Task = task
+        self._temperature = temperature
+        self._rule = rule
+        self._limits = limits or Limits()
+        self._observer: InferenceObserver = observer or Unobserved()
+        self._batcher = Batcher[Rows, Predictions](
+            self._run, self._limits, on_batch=self._observer.on_batch
+        )
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows accepted and not yet answered."""
+        return self._batcher.queued_rows
+
+    def warm_up(self) -> None:
+        """Run every batch size once, and one row all the way; blocks, call it before `start`."""
+        if self.model.warm_up(self._limits.max_batch_rows):
+            self._answer(self.model.zeros(1))
+
+    def start(self) -> None:
+        """Begin to take rows from the running event loop."""
+        self._batcher.start()
+
+    async def close(self) -> None:
+        """End what waits with NotReady and stop."""
+        await self._batcher.close()
+
+    async def predict(self, rows: Rows) -> Predictions:
+        """Predict n rows, at least 1.
+
+        Raises:
+            InvalidInput: the model refuses a row, or its output for one is not finite.
+            QueueFull, TooManyRows, NotReady: see `Batcher.submit`.
+        """
+        return Predictions.concatenate(await self._batcher.submit(rows))
+
+    async def memorize(
+        self,
+        rows: Rows,
+        *,
+        targets: NDArray[np.int32] | NDArray[np.float32],
+        ids: list[str | None],
+        weights: NDArray[np.float64],
+        source: str | None,
+    ) -> Appended:
+        """Predict n rows, then learn them; when it returns they are durable and in use.
+
+        `targets` are class indices int32 `[n]`, or float32 `[n, L]` for regression; `weights` `[n]`
+        is their importance. All rows are kept or none. The observer gets the losses of what is new;
+        a request that changes nothing, say a client's second try, counts for nothing.
+
+        Raises:
+            InvalidInput: as `predict`, or naming `targets`, see `residuals`.
+            JournalUnavailable: nothing was kept.
+            QueueFull, TooManyRows, NotReady: see `Batcher.submit`.
+        """
+        predictions = await self.predict(rows)
+        memories = Memories(
+            ids=ids,
+            inputs=rows.encode(),
+            targets=targets,
+            embeddings=predictions.embeddings,
+            residuals=residuals(predictions.base, targets, self._task),
+            weights=weights,
+            source=source,
+        )
+        # Shielded: a caller that gives up must not cancel a write that others' writes go with.
+        appended = await asyncio.shield(asyncio.wrap_future(self.memory.append(memories)))
+        if appended.created or appended.replaced:
+            self._observer.on_learned(online_scores(predictions, targets, self._task))
+        return appended
+
+    def _run(self, parts: Sequence[Part[Rows, Predictions]]) -> list[Predictions | Exception]:
+        """One batch, in the batch thread: rows -> z, phi -> correction -> predictions."""
+        rows = Rows.concatenate([part.rows for part in parts])
+        predictions, bad = self._answer(rows)
+        stops = list(accumulate(len(part.rows) for part in parts))
+        return [
+            _own(part, predictions, bad, stop - len(part.rows), stop)
+            for part, stop in zip(parts, stops, strict=True)
+        ]
+
+    def _answer(self, rows: Rows) -> tuple[Predictions, NDArray[np.intp]]:
+        """Predictions of rows, and which of them the model has no finite answer to."""
+        began = perf_counter()
+        said = self.model.run(rows)
+        logits, embeddings = said.logits, said.embeddings
+        bad = _not_finite(logits, embeddings)
+        if bad.size:  # the others of the batch must not meet a NaN
+            logits, embeddings = logits.copy(), embeddings.copy()
+            logits[bad], embeddings[bad] = 0.0, 0.0
+        ran = perf_counter()
+        # Read before the search, which may see newer memories but never older ones.
+        size, revision = self.memory.size, self.memory.revision
+        correction = self.memory.correct(embeddings, self._rule)
+        searched = perf_counter()
+        base = base_prediction(logits, self._task, self._temperature)
+        scores = base + correction.residuals
+        combined = perf_counter()
+        observer = self._observer
+        observer.on_stage("base", ran - began)
+        observer.on_stage("search", searched - ran)
+        observer.on_stage("combine", combined - searched)
+        squares = np.einsum("nl,nl->n", correction.residuals, correction.residuals)
+        observer.on_corrections(correction.distances[:, 0], np.sqrt(squares))
+        return Predictions(base, scores, embeddings, correction, size, revision), bad
+
+
+def _not_finite(*outputs: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Rows in which some output holds NaN or infinity."""
+    for output in outputs:
+        if not np.isfinite(output).all():
+            break
+    else:
+        return _NONE
+    good = np.logical_and.reduce([np.isfinite(output).all(axis=1) for output in outputs])
+    return np.flatnonzero(~good)
+
+
+def _own(
+    part: Part[Rows, Predictions],
+    predictions: Predictions,
+    bad: NDArray[np.intp],
+    start: int,
+    stop: int,
+) -> Predictions | Exception:
+    """What belongs to one part of the batch; an error if one of its rows is bad."""
+    if bad.size:
+        mine = bad[(bad >= start) & (bad < stop)]
+        if mine.size:
+            row = part.start + int(mine[0]) - start
+            return InvalidInput(f"the model's output for row {row} is not finite", "inputs")
+    return predictions if stop - start == len(predictions) else predictions.slice(start, stop)
