@@ -1,0 +1,262 @@
+"""Every option of the server, once: a field is a flag, an environment variable and a file key.
+
+`max_batch_rows` is `--max-batch-rows`, `RESMEM_MAX_BATCH_ROWS` and the key `max_batch_rows` of the
+TOML file that `--config` or `RESMEM_CONFIG` names. A flag wins over the environment, that over the
+file, that over the default. Units stand in the names. A leaf: imports nothing of the service but
+its errors.
+"""
+
+import os
+import tomllib
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from service.errors import InvalidSettings
+
+__all__ = ["Settings", "add_flags", "from_args", "load", "markdown_table"]
+
+_PREFIX: Final = "RESMEM_"
+
+Keys = Annotated[tuple[SecretStr, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The options, checked. Make one with `load` or `from_args`, whose errors a user can read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    config: Path | None = Field(None, description="TOML file with any of the other settings.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    store: Path = Field(Path("model_store"), description="Folder of the bundles.")
+    model: str | None = Field(
+        None,
+        description="Bundle to serve, `name` or `name/version`; "
+        "by default the only one in the store, in its current version.",
+    )
+    state_dir: Path = Field(
+        Path("state"), description="Folder of the journal and of the segments sealed from it."
+    )
+    workers: int = Field(1, ge=1, description="Processes that serve; this version runs one.")
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto",
+        description="What ONNX Runtime runs the base model on; "
+        "`auto` is a CUDA GPU where there is one, else the CPU.",
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Threads of ONNX Runtime; 0 is one for each CPU that the process may use.",
+    )
+    max_body_bytes: int = Field(
+        64 * 2**20, ge=1024, description="Largest body of a request; beyond it the answer is 413."
+    )
+    max_request_rows: int = Field(
+        4096, ge=1, description="Most rows in one request; beyond it the answer is 413."
+    )
+    max_batch_rows: int = Field(
+        256, ge=1, description="Most rows that run through the model at once."
+    )
+    max_queue_rows: int = Field(
+        8192,
+        ge=1,
+        description="Most rows accepted and not yet answered; beyond it the answer is 429.",
+    )
+    max_delay_ms: float = Field(
+        0.0,
+        ge=0,
+        le=60_000,
+        allow_inf_nan=False,
+        description="How long a row may wait for company before a batch that is not full runs; "
+        "0 never waits.",
+    )
+    max_inline_ms: float = Field(
+        0.5,
+        ge=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="A batch expected to take no longer runs on the event loop, which spares two "
+        "hand-overs between threads; 0 never does.",
+    )
+    max_neighbours: int = Field(
+        100, ge=0, description="Most neighbours that a request may ask for, for each row."
+    )
+    growing_bytes: int = Field(
+        8 * 2**20,
+        ge=2**16,
+        description="Size at which the growing segment is sealed; "
+        "exact search slows down once it outgrows the CPU's cache.",
+    )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long requests under way may take to end when the server is told to stop.",
+    )
+    predict_keys: Keys = Field(
+        (),
+        description="Keys that may predict, separated by commas; "
+        "while no key is set at all, everybody may do everything.",
+    )
+    memorize_keys: Keys = Field(
+        (),
+        description="Keys that may memorize, and read or forget single memories, "
+        "separated by commas.",
+    )
+    admin_keys: Keys = Field((), description="Keys that may do everything, separated by commas.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe lines to log."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people, or one JSON object a line."
+    )
+
+    @field_validator("predict_keys", "memorize_keys", "admin_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            return value
+        stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+        return [part for part in stripped if part != ""]
+
+    @field_validator("workers")
+    @classmethod
+    def _one_worker(cls, value: int) -> int:
+        if value > 1:
+            raise ValueError("several workers arrive with a later version; this one runs 1")
+        return value
+
+    @model_validator(mode="after")
+    def _requests_fit_the_queue(self) -> Self:
+        if self.max_request_rows > self.max_queue_rows:
+            raise ValueError(
+                f"max_request_rows ({self.max_request_rows}) is more than max_queue_rows "
+                f"({self.max_queue_rows}): such a request could never be served"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file that one of these two names."""
+        path = init_settings().get("config") or env_settings().get("config")
+        if path is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _read(Path(path)))
+
+
+def load(**flags: object) -> Settings:
+    """Settings from values given here, the environment, the file and the defaults.
+
+    Raises:
+        InvalidSettings: naming the setting, and where its value comes from.
+    """
+    try:
+        return Settings(**flags)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        lines = [
+            _complaint(str(one["loc"][0]) if one["loc"] else "", one["msg"], flags)
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+        raise InvalidSettings("; ".join(lines)) from None
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    """Add a flag for each setting; flags not given leave the namespace alone."""
+    for name, field in Settings.model_fields.items():
+        default = _default(field)
+        parser.add_argument(
+            _flag(name),
+            dest=name,
+            default=SUPPRESS,
+            metavar=name.rsplit("_", 1)[-1].upper(),
+            help=f"{field.description}{f' Default: {default}.' if default else ''}".replace(
+                "%", "%%"
+            ),
+        )
+
+
+def from_args(namespace: Namespace) -> Settings:
+    """Settings from a parsed command line, see `load`; what is no setting is passed over.
+
+    Raises:
+        InvalidSettings: see `load`.
+    """
+    given = vars(namespace)
+    return load(**{name: given[name] for name in Settings.model_fields if name in given})
+
+
+def markdown_table() -> str:
+    """The table of `docs/settings.md`: a line for each setting."""
+    lines = [
+        "| flag | environment | file key | default | what it does |",
+        "|---|---|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = _default(field)
+        lines.append(
+            f"| `{_flag(name)}` | `{_PREFIX}{name.upper()}` "
+            f"| {'' if name == 'config' else f'`{name}`'} "
+            f"| {f'`{default}`' if default else ''} | {field.description} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read the settings file; unknown keys are refused, since a typing error would go unseen."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidSettings(
+            f"the settings file {path} cannot be read: {error.strerror}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"the settings file {path} is no TOML: {error}") from None
+    known = Settings.model_fields.keys() - {"config"}
+    unknown = sorted(content.keys() - known)
+    if unknown:
+        raise InvalidSettings(
+            f"the settings file {path} has unknown keys: {', '.join(unknown)}; "
+            f"it may have: {', '.join(sorted(known))}"
+        )
+    return content
+
+
+def _complaint(name: str, message: str, flags: dict[str, object]) -> str:
+    message = message.removeprefix("Value error, ")
+    if not name:
+        return message
+    variable = f"{_PREFIX}{name.upper()}"
+    if name in flags:
+        return f"{_flag(name)}: {message}"
+    return f"{variable if os.environ.get(variable) else name}: {message}"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.get_default()
+    return "" if default is None or default == () else str(default)

@@ -1,0 +1,218 @@
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from service.errors import InvalidSettings
+from service.inference.base_model import Provider
+from service.inference.batcher import Limits
+from service.settings import Settings, add_flags, from_args, load, markdown_table
+
+DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
+
+NAMES = [
+    "config",
+    "host",
+    "port",
+    "store",
+    "model",
+    "state_dir",
+    "workers",
+    "provider",
+    "threads",
+    "max_body_bytes",
+    "max_request_rows",
+    "max_batch_rows",
+    "max_queue_rows",
+    "max_delay_ms",
+    "max_inline_ms",
+    "max_neighbours",
+    "growing_bytes",
+    "drain_s",
+    "predict_keys",
+    "memorize_keys",
+    "admin_keys",
+    "log_level",
+    "log_format",
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(f"RESMEM_{name.upper()}", raising=False)
+
+
+def from_line(*line: str) -> Settings:
+    parser = ArgumentParser()
+    parser.add_argument("--unrelated")
+    add_flags(parser)
+    return from_args(parser.parse_args(line))
+
+
+def test_a_change_of_any_name_shows_here() -> None:
+    assert list(Settings.model_fields) == NAMES
+
+
+def test_the_docs_hold_the_table() -> None:
+    assert DOCS.read_text(encoding="utf-8").endswith("\n\n" + markdown_table())
+
+
+def test_every_setting_has_its_sentence() -> None:
+    for field in Settings.model_fields.values():
+        assert field.description is not None
+        assert field.description.endswith(".")
+
+
+def test_defaults_that_others_rely_on() -> None:
+    settings = load()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert (settings.store, settings.state_dir) == (Path("model_store"), Path("state"))
+    assert settings.model is None
+    assert settings.workers == 1
+    assert settings.max_delay_ms == 0
+    assert settings.predict_keys == ()
+
+
+def test_defaults_agree_with_those_of_the_rooms_they_are_for() -> None:
+    settings = load()
+    assert Limits() == Limits(
+        settings.max_batch_rows,
+        settings.max_queue_rows,
+        settings.max_delay_ms,
+        settings.max_inline_ms,
+    )
+    assert get_args(Settings.model_fields["provider"].annotation) == get_args(Provider)
+
+
+def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "resmem.toml"
+    file.write_text('port = 1\nhost = "file"\nmax_batch_rows = 16\nlog_level = "debug"\n')
+    monkeypatch.setenv("RESMEM_CONFIG", str(file))
+    monkeypatch.setenv("RESMEM_PORT", "2")
+    monkeypatch.setenv("RESMEM_HOST", "environment")
+    settings = from_line("--port", "3", "--unrelated", "x")
+    assert settings.port == 3
+    assert settings.host == "environment"
+    assert settings.max_batch_rows == 16
+    assert settings.log_level == "debug"
+    assert settings.max_queue_rows == 8192
+
+
+def test_the_file_named_by_a_flag_wins_over_the_one_named_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for port in (1, 2):
+        (tmp_path / f"{port}.toml").write_text(f"port = {port}\n")
+    monkeypatch.setenv("RESMEM_CONFIG", str(tmp_path / "1.toml"))
+    assert load().port == 1
+    assert from_line("--config", str(tmp_path / "2.toml")).port == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("prot = 1", "unknown keys: prot; it may have: admin_keys"),
+        ('config = "other.toml"', "unknown keys: config"),
+        ("[server]\nport = 1", "unknown keys: server"),
+        ("port = ", "is no TOML"),
+        ("port = 99999", "port: Input should be less than or equal to 65535"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, content: str, words: str) -> None:
+    file = tmp_path / "resmem.toml"
+    file.write_text(content)
+    with pytest.raises(InvalidSettings) as caught:
+        load(config=file)
+    assert words in caught.value.message
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="cannot be read"):
+        load(config=tmp_path / "none.toml")
+    file = tmp_path / "resmem.toml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidSettings, match="no TOML"):
+        load(config=file)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--port", "70000"], "--port: Input should be less than or equal to 65535"),
+        (["--port", "http"], "--port: Input should be a valid integer"),
+        (["--provider", "rocm"], "--provider: Input should be 'auto', 'cpu', 'cuda' or 'tensorrt'"),
+        (["--max-delay-ms", "inf"], "--max-delay-ms: "),
+        (["--max-delay-ms", "-1"], "--max-delay-ms: "),
+        (["--max-batch-rows", "0"], "--max-batch-rows: "),
+        (["--workers", "2"], "--workers: several workers arrive with a later version"),
+        (["--workers", "0"], "--workers: Input should be greater than or equal to 1"),
+        (["--max-queue-rows", "10"], "max_request_rows (4096) is more than max_queue_rows (10)"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_its_flag(line: list[str], words: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        from_line(*line)
+    assert words in caught.value.message
+
+
+def test_a_wrong_value_of_the_environment_is_refused_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RESMEM_PORT", "tcp://10.0.0.1:8080")
+    with pytest.raises(InvalidSettings, match=r"^RESMEM_PORT: Input should be a valid integer"):
+        load()
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(InvalidSettings, match=r"--port: .*; --threads: "):
+        from_line("--port", "-1", "--threads", "-1")
+
+
+def test_keys_are_separated_by_commas_and_kept_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESMEM_PREDICT_KEYS", "one, two,,")
+    file = tmp_path / "resmem.toml"
+    file.write_text('memorize_keys = ["three", "four"]\nadmin_keys = "five"\n')
+    settings = load(config=file)
+    keys = (settings.predict_keys, settings.memorize_keys, settings.admin_keys)
+    assert [[key.get_secret_value() for key in some] for some in keys] == [
+        ["one", "two"],
+        ["three", "four"],
+        ["five"],
+    ]
+    assert "three" not in repr(settings)
+
+
+def test_a_wrong_key_is_not_repeated_in_the_error(tmp_path: Path) -> None:
+    file = tmp_path / "resmem.toml"
+    file.write_text('admin_keys = ["secret", 31337]\n')
+    with pytest.raises(InvalidSettings, match="admin_keys") as caught:
+        load(config=file)
+    assert "secret" not in caught.value.message
+    assert "31337" not in caught.value.message
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESMEM_MODEL", "")
+    monkeypatch.setenv("RESMEM_PORT", "")
+    assert load().model is None
+    assert load().port == 8080
+
+
+def test_the_help_shows_sentence_and_default() -> None:
+    parser = ArgumentParser()
+    add_flags(parser)
+    text = " ".join(parser.format_help().split())
+    assert "--max-queue-rows" in text
+    assert "Most rows accepted and not yet answered; beyond it the answer is 429." in text
+    assert "Default: 8192." in text
+
+
+def test_settings_do_not_change_once_made() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load().port = 1  # type: ignore[misc]
