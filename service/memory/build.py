@@ -4,13 +4,15 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hnswlib
 import numpy as np
+from numpy.typing import NDArray
 
 from service import durable
 from service.memory.graph_settings import GraphSettings
-from service.memory.sealed import ARRAYS, SEGMENT_FORMAT
+from service.memory.sealed import ARRAYS, SEGMENT_FORMAT, SealedSegment
 from service.memory.segment_rows import SegmentRows
 
 __all__ = ["build_segment"]
@@ -20,9 +22,10 @@ _CHUNK_ROWS = 4096
 
 def build_segment(
     folder: Path,
-    rows: SegmentRows,
+    rows: SegmentRows | None,
     graph: GraphSettings,
     *,
+    base: SealedSegment | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Writes a sealed segment into the new folder `folder`, synced, `segment.json` last.
@@ -31,29 +34,59 @@ def build_segment(
 
     Args:
         folder: must not exist; its parent must.
-        rows: what to store; row i of the arrays becomes label i of the graph.
-        graph: build parameters.
+        rows: what to add; label i of the graph is row i of the arrays, those of `base` first.
+        graph: build parameters; of a carried-on graph only the number of threads counts.
+        base: a segment whose rows come first, forgotten ones included, and whose graph is carried
+            on, so that only `rows` are inserted.
         progress: called with the number of rows added since the last call.
 
     Raises:
+        ValueError: neither rows nor a base.
         FileExistsError: `folder` exists.
         OSError: the disk refused; the folder may be left half-written and is not a segment.
     """
+    if rows is None and base is None:
+        raise ValueError("a segment needs rows")
     folder.mkdir()
-    count, dim = rows.embeddings.shape
-    index = hnswlib.Index(space="l2", dim=dim)
-    index.init_index(max_elements=count, M=graph.m, ef_construction=graph.ef_construction)
-    threads = graph.threads or len(os.sched_getaffinity(0))
-    for start in range(0, count, _CHUNK_ROWS):
-        chunk = rows.embeddings[start : start + _CHUNK_ROWS]
-        index.add_items(chunk, np.arange(start, start + len(chunk)), num_threads=threads)
-        if progress is not None:
-            progress(len(chunk))
+    index = _start_index(rows, graph, base)
+    if rows is not None:
+        threads = graph.threads or len(os.sched_getaffinity(0))
+        held = 0 if base is None else base.rows
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            chunk = rows.embeddings[start : start + _CHUNK_ROWS]
+            labels = np.arange(held + start, held + start + len(chunk))
+            index.add_items(chunk, labels, num_threads=threads)
+            if progress is not None:
+                progress(len(chunk))
     index.save_index(str(folder / "graph.hnsw"))
-    _check_saved(folder / "graph.hnsw", count, dim, graph.m)
+    count, dim = index.get_current_count(), index.dim
+    _check_saved(folder / "graph.hnsw", count, dim, index.M)
     for name in ARRAYS:
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(getattr(rows, name)))
-    _write_description(folder, count, dim, rows.residuals.shape[1])
+        parts = [part[name] for part in (_base_arrays(base), _arrays(rows)) if part]
+        np.save(folder / f"{name}.npy", np.concatenate(parts))
+    _write_description(folder, count, dim)
+
+
+def _start_index(
+    rows: SegmentRows | None, graph: GraphSettings, base: SealedSegment | None
+) -> hnswlib.Index:
+    added = 0 if rows is None else len(rows)
+    if base is not None:
+        index = hnswlib.Index(space="l2", dim=base.native.dim)
+        index.load_index(str(base.folder / "graph.hnsw"), max_elements=base.rows + added)
+        return index
+    assert rows is not None
+    index = hnswlib.Index(space="l2", dim=rows.embeddings.shape[1])
+    index.init_index(max_elements=added, M=graph.m, ef_construction=graph.ef_construction)
+    return index
+
+
+def _arrays(rows: SegmentRows | None) -> dict[str, NDArray[Any]]:
+    return {} if rows is None else {name: getattr(rows, name) for name in ARRAYS}
+
+
+def _base_arrays(base: SealedSegment | None) -> dict[str, NDArray[Any]]:
+    return {} if base is None else {name: np.load(base.folder / f"{name}.npy") for name in ARRAYS}
 
 
 def _check_saved(path: Path, count: int, dim: int, m: int) -> None:
@@ -63,7 +96,8 @@ def _check_saved(path: Path, count: int, dim: int, m: int) -> None:
         raise OSError(f"{path} was not written whole: {path.stat().st_size} bytes of {least}")
 
 
-def _write_description(folder: Path, rows: int, dim: int, width: int) -> None:
+def _write_description(folder: Path, rows: int, dim: int) -> None:
+    width = np.load(folder / "residuals.npy", mmap_mode="r").shape[1]
     files = {}
     for path in sorted(folder.iterdir()):
         durable.sync(path)

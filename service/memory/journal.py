@@ -97,30 +97,32 @@ class MemoryRecord:
 
 
 class Position(NamedTuple):
-    """How far a reader has read: the last sequence and the last tombstone."""
+    """How far a reader has read: the last sequence, the last tombstone, and the horizon.
+
+    Every memory added online up to the horizon was evicted.
+    """
 
     sequence: int = 0
     tombstone: int = 0
+    horizon: int = 0
 
     @property
     def revision(self) -> int:
         """One number that rises with every change."""
-        return self.sequence + self.tombstone
+        return self.sequence + self.tombstone + self.horizon
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentEntry:
-    """A sealed segment in the catalogue: it holds the rows of sequences first to last."""
+    """A sealed segment in the catalogue: it holds the rows of sequences first to last.
+
+    `rows` counts those in its files, forgotten ones included; 0 for one that has no files.
+    """
 
     number: int
     first: int
     last: int
     rows: int
-
-    @property
-    def folder_name(self) -> str:
-        """The segment's folder below `segments/`."""
-        return f"{self.number:08d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,25 @@ class Journal(Protocol):
         """Enters a sealed segment in the catalogue in the place of others, in one transaction.
 
         `place` moves its folder to where the entry says, before the commit: a catalogue never
-        names a folder that is not there.
+        names a folder that is not there. A segment without rows stays only while it is the newest,
+        to say how far sealing has come.
+        """
+
+    def row_bytes(self) -> int:
+        """What a memory takes in the journal, as the newest ones show; 0 without any."""
+
+    def evict(self, *, keep_rows: int | None, before_ms: int | None) -> int:
+        """Forgets the oldest memories added online, in small commits; returns how many.
+
+        Args:
+            keep_rows: all but the newest so many.
+            before_ms: all that were added before this Unix time in milliseconds.
+        """
+
+    def erase(self, last: int) -> None:
+        """Frees what forgotten memories up to a sequence still hold on the disk.
+
+        For after the segments of those sequences were built anew: their tombstones go as well.
         """
 
     def close(self) -> None:

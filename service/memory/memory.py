@@ -1,7 +1,6 @@
 """The residual memory of one model: what was fitted, what was memorized, and how both correct."""
 
 import logging
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,38 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import durable
-from service.errors import CorruptFile, InvalidInput, JournalUnavailable, MemoryNotFound
-from service.memory import _kernel, fitted
-from service.memory.graph_settings import GraphSettings
+from service.errors import CorruptFile, JournalUnavailable, QueueFull
+from service.memory import _kernel
 from service.memory.group_commit import GroupCommit
-from service.memory.journal import Appended, Journal, Memories, MemoryRecord, Written
+from service.memory.journal import Appended, Journal, Memories, Written
+from service.memory.lease import wait_for_lease
 from service.memory.observer import MemoryObserver, Unobserved
+from service.memory.options import MemoryOptions
+from service.memory.records import Records
 from service.memory.sealed import SealedSegment
-from service.memory.sealing import Sealer, SealFolders
+from service.memory.sealing import Sealer
+from service.memory.segment_builder import SegmentBuilder
+from service.memory.segment_policy import renewal
 from service.memory.segment_rows import MemoryShape
 from service.memory.soft_knn import Correction, SoftKnn
 from service.memory.sqlite_journal import SqliteJournal
+from service.memory.state_folders import StateFolders
 from service.memory.tiers import Tiers
 
-__all__ = ["MemoryOptions", "MemoryStatistics", "ResidualMemory"]
+__all__ = ["MemoryStatistics", "ResidualMemory"]
 
 logger = logging.getLogger(__name__)
 
 _CATALOGUE_READINGS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryOptions:
-    """Bounds and build parameters of a memory."""
-
-    growing_bytes: int = 8 << 20
-    """Size of a growing segment; exact search is cheap while one fits the processor's cache."""
-    max_pending_rows: int = 65_536
-    """Rows that wait for the disk before an append is refused with QueueFull."""
-    busy_ms: int = 2000
-    """How long a write waits for another process that has the journal locked."""
-    graph: GraphSettings = GraphSettings(threads=1)  # noqa: RUF009 - immutable
-    """How sealed segments are built; one thread, since the service has better use for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +50,9 @@ class ResidualMemory:
     """Corrects predictions and learns; every method may be called from any thread.
 
     Without a state folder it is the bundle's memories alone, and cannot be appended to.
+
+    Attributes:
+        records: single memories, by id, source and sequence.
     """
 
     def __init__(
@@ -75,10 +68,12 @@ class ResidualMemory:
         self._fitted = (
             None if fitted is None else SealedSegment.open(fitted, dim=shape.dim, width=shape.width)
         )
-        folders = None if state is None else SealFolders(state)
+        self._options = options
+        self._folders = folders = None if state is None else StateFolders(state)
         self._tiers = Tiers(folders, shape, self._fitted, options.growing_bytes)
         self._refresh_lock = Lock()
         self._unreadable = False
+        self.records = Records(None, self._fitted)
         self._journal: Journal | None = None
         self._sealer: Sealer | None = None
         self._writes: GroupCommit | None = None
@@ -88,21 +83,26 @@ class ResidualMemory:
         self._journal = SqliteJournal(
             folders.journal, shape, fitted_rows=self._fitted_rows, busy_ms=options.busy_ms
         )
+        self.records = Records(self._journal, self._fitted)
         self._catch_up(since_start=True)
         self._tiers.forget_fitted(self._journal.tombstones(-self._fitted_rows, -1))
-        self._sealer = Sealer(
-            folders,
-            shape,
-            options.graph,
-            self._journal,
-            backlog=self._tiers.backlog,
-            published=self.refresh,
-            observer=observer,
-        )
+        self._builder = SegmentBuilder(folders, shape, options.graph, self._journal, observer)
+        if options.maintain:
+            self._sealer = Sealer(
+                folders,
+                shape,
+                self._tiers,
+                self._journal,
+                self._builder,
+                refresh=self.refresh,
+                retention=options.retention,
+                max_segment_rows=options.max_segment_rows,
+                observer=observer,
+            )
         self._writes = GroupCommit(
             self._journal, self.refresh, observer, max_rows=options.max_pending_rows
         )
-        self._sealer.wake()
+        self._wake_sealer()
 
     @classmethod
     def open(
@@ -111,7 +111,7 @@ class ResidualMemory:
         *,
         fitted: Path | None,
         shape: MemoryShape,
-        options: MemoryOptions = MemoryOptions(),
+        options: MemoryOptions = MemoryOptions(),  # noqa: B008 - immutable
         observer: MemoryObserver = Unobserved(),  # noqa: B008 - stateless
     ) -> "ResidualMemory":
         """Opens the memories of a bundle and of a state folder, which is made where missing.
@@ -188,9 +188,11 @@ class ResidualMemory:
         Its exception is JournalUnavailable where nothing was written.
 
         Raises:
-            QueueFull: the disk does not keep up.
+            QueueFull: the disk, or sealing, does not keep up.
             NotReady: closed.
         """
+        if self._tiers.growing_bytes >= self._options.max_growing_bytes:
+            raise QueueFull("memories arrive faster than they can be sealed; retry later")
         reply: Future[Appended] = Future()
         reply.set_running_or_notify_cancel()
 
@@ -206,45 +208,6 @@ class ResidualMemory:
 
         self._writing().append(memories).add_done_callback(finish)
         return reply
-
-    def find(self, id: str) -> MemoryRecord:
-        """The memory of this id.
-
-        Raises:
-            MemoryNotFound: there is none.
-        """
-        record = None if self._journal is None else self._journal.find(id)
-        if record is not None:
-            return record
-        row = fitted.row_of_id(id, self._fitted_rows)
-        if row is None or not self._fitted_lives(row):
-            raise MemoryNotFound(f"no memory has the id {id!r}", "id")
-        return self._fitted_record(row)
-
-    def page(self, *, source: str | None, limit: int, after: str | None) -> list[MemoryRecord]:
-        """Up to `limit` memories, oldest first, that come after the one with the id `after`.
-
-        Those of the bundle are listed where asked for by their source, `fit`.
-
-        Raises:
-            InvalidInput: no memory has the id `after`.
-        """
-        last = 0
-        if after is not None:
-            try:
-                last = self.find(after).sequence
-            except MemoryNotFound as error:
-                raise InvalidInput(error.message, "after") from error
-        found: list[MemoryRecord] = []
-        if source == fitted.SOURCE and last <= 0:
-            for row in range(-last, self._fitted_rows):
-                if len(found) == limit:
-                    return found
-                if self._fitted_lives(row):
-                    found.append(self._fitted_record(row))
-        if self._journal is not None:
-            found += self._journal.page(source, max(last, 0), limit - len(found))
-        return found
 
     def forget(self, id: str) -> bool:
         """Forgets the memory of this id, durably; False where there is none.
@@ -264,17 +227,6 @@ class ResidualMemory:
         journal = self._written_journal()
         return self._writing().forget(lambda: journal.forget_source(source)).result()
 
-    def describe(self, sequences: Sequence[int]) -> list[MemoryRecord | None]:
-        """The memories behind sequences that a correction named; None for one forgotten since."""
-        online = [sequence for sequence in sequences if sequence > 0]
-        found = {} if self._journal is None else self._journal.records(online)
-        return [
-            self._fitted_record(fitted.row_of_sequence(sequence))
-            if sequence < 0
-            else found.get(sequence)
-            for sequence in sequences
-        ]
-
     def warm(self) -> None:
         """Reads the sealed files through, so that no first query waits for the disk."""
         snapshot = self._tiers.snapshot
@@ -286,18 +238,49 @@ class ResidualMemory:
         journal = self._journal
         if journal is None:
             return
+        changed = False
         with self._refresh_lock:
             try:
                 if journal.moved():
                     self._catch_up()
+                    changed = True
                 self._unreadable = False
             except JournalUnavailable:
                 # A prediction is worth more with the memories known so far than not at all.
                 if not self._unreadable:
                     logger.exception("the journal cannot be read; using what was read before")
                 self._unreadable = True
-        if self._sealer is not None and self._tiers.backlog() is not None:
-            self._sealer.wake()
+        if changed:
+            self._wake_sealer()
+
+    def compact(self, *, wait_s: float = 60.0) -> int:
+        """Removes what was forgotten from the disk; blocks, beside a service that runs.
+
+        Every sealed segment that holds forgotten rows is built anew from the journal, and the
+        journal gives back their pages. Forgotten memories of the bundle stay in its files, which
+        are immutable: the next fit leaves them out.
+
+        Returns the number of forgotten rows that were removed from segments.
+
+        Raises:
+            JournalUnavailable: another process builds segments for longer than `wait_s`, or the
+                journal cannot be written.
+            RuntimeError: a build failed; the old segment stays.
+        """
+        journal, folders = self._written_journal(), self._folders
+        assert folders is not None
+        with wait_for_lease(folders.lease, seconds=wait_s) as lease:
+            if lease is None:
+                raise JournalUnavailable(f"{folders.lease}: another process builds segments")
+            self.refresh()
+            removed = 0
+            for state in self._tiers.backlog().sealed:
+                if state.dead_rows:
+                    self._builder.carry_out(renewal(state), self._tiers.snapshot.catalogue, lease)
+                    removed += state.dead_rows
+                    self.refresh()
+            journal.erase(max((entry.last for entry in self._tiers.snapshot.catalogue), default=0))
+        return removed
 
     def close(self) -> None:
         """Finishes queued writes and ends all threads."""
@@ -309,20 +292,6 @@ class ResidualMemory:
     def _fitted_rows(self) -> int:
         return 0 if self._fitted is None else self._fitted.rows
 
-    def _fitted_lives(self, row: int) -> bool:
-        return self._fitted is not None and self._fitted.native.lives(row)
-
-    def _fitted_record(self, row: int) -> MemoryRecord:
-        assert self._fitted is not None
-        return MemoryRecord(
-            id=fitted.id_of(row),
-            sequence=fitted.sequence_of(row),
-            source=fitted.SOURCE,
-            target=self._fitted.targets[row].tolist(),
-            weight=float(self._fitted.weights[row]),
-            created_ms=None,
-        )
-
     def _written_journal(self) -> Journal:
         if self._journal is None:
             raise JournalUnavailable("this memory has no state folder")
@@ -332,6 +301,10 @@ class ResidualMemory:
         if self._writes is None:
             raise JournalUnavailable("this memory has no state folder")
         return self._writes
+
+    def _wake_sealer(self) -> None:
+        if self._sealer is not None:
+            self._sealer.wake()
 
     def _catch_up(self, *, since_start: bool = False) -> None:
         journal = self._written_journal()

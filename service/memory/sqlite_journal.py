@@ -4,11 +4,10 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Final
 
-from service.errors import CorruptFile, JournalUnavailable
-from service.memory import fitted
+from service.errors import CorruptFile
+from service.memory import fitted, sqlite_upkeep
 from service.memory.journal import (
     Changes,
     Memories,
@@ -18,6 +17,7 @@ from service.memory.journal import (
     Written,
 )
 from service.memory.segment_rows import MemoryShape
+from service.memory.sqlite_database import Database
 from service.memory.sqlite_rows import (
     FORMAT,
     INSERT,
@@ -28,9 +28,11 @@ from service.memory.sqlite_rows import (
     read_segment_rows,
 )
 
-__all__ = ["SqliteJournal", "open_reader"]
+__all__ = ["SqliteJournal"]
 
 _LAST_SEQUENCE: Final = 2**63 - 1
+_BURIED_SINCE: Final = "SELECT sequence FROM tombstones WHERE number > ?"
+_BURIED_BETWEEN: Final = "SELECT sequence FROM tombstones WHERE sequence BETWEEN ? AND ?"
 _FEW: Final = 500  # host parameters in one statement
 
 
@@ -51,26 +53,20 @@ class SqliteJournal:
     def __init__(
         self, path: Path, shape: MemoryShape, *, fitted_rows: int = 0, busy_ms: int = 2000
     ) -> None:
-        self._path = path
         self._shape = shape
         self._fitted_rows = fitted_rows
-        # One connection a purpose: a reading never waits for a commit to be synced.
-        self._write_lock, self._read_lock, self._follow_lock = Lock(), Lock(), Lock()
         self._version: int | None = None
-        with self._translated():
-            self._writer = _connect(path, busy_ms)
-            self._prepare()
-            self._reader = _connect(path, busy_ms)
-            self._follower = _connect(path, busy_ms)
+        self._database = Database(path, busy_ms=busy_ms)
+        self._prepare()
 
     def append(self, requests: Sequence[Memories]) -> list[Written]:
         """Commits all requests in one transaction, in their order; durable when it returns."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return [self._append(connection, request) for request in requests]
 
     def forget(self, id: str) -> int:
         """Commits a tombstone for the memory of this id; returns how many there were, 0 or 1."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             found = connection.execute(
                 "SELECT sequence FROM memories WHERE id = ?", (id,)
             ).fetchone()
@@ -81,7 +77,7 @@ class SqliteJournal:
 
     def forget_source(self, source: str) -> int:
         """Commits tombstones for all memories of a source; returns how many."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO tombstones (sequence) SELECT sequence FROM memories WHERE source = ?",
                 (source,),
@@ -123,8 +119,8 @@ class SqliteJournal:
 
     def moved(self) -> bool:
         """True where a commit of any process may have come since the last `changes`; cheap."""
-        with self._follow_lock, self._translated():
-            return _data_version(self._follower) != self._version
+        with self._database.following() as connection:
+            return _data_version(connection) != self._version
 
     @contextmanager
     def changes(self, since: Position | None) -> Iterator[Changes]:
@@ -132,37 +128,28 @@ class SqliteJournal:
 
         Without a position `tombstones` is empty: `tombstones(first, last)` has those of a segment.
         """
-        with self._follow_lock, self._translated():
-            version = _data_version(self._follower)
-            self._follower.execute("BEGIN")
+        with self._database.following() as connection:
+            version = _data_version(connection)
+            connection.execute("BEGIN")
             try:
-                catalogue = _catalogue(self._follower)
-                position = _position(self._follower)
-                sealed = max((entry.last for entry in catalogue), default=0)
-                if since is None:
-                    start, buried = sealed, []
-                else:
-                    start = max(since.sequence, sealed)
-                    buried = _column(
-                        self._follower,
-                        "SELECT sequence FROM tombstones WHERE number > ?",
-                        (since.tombstone,),
-                    )
-                rows = read_segment_rows(self._follower, start + 1, _LAST_SEQUENCE, self._shape)
+                catalogue = _catalogue(connection)
+                position = _position(connection)
+                start = max((entry.last for entry in catalogue), default=0)
+                buried: list[int] = []
+                if since is not None:
+                    start = max(start, since.sequence)
+                    buried = _sequences(connection, _BURIED_SINCE, since.tombstone)
+                rows = read_segment_rows(connection, start + 1, _LAST_SEQUENCE, self._shape)
                 yield Changes(catalogue, buried, rows, position)
                 # Only now: a reading that failed half-way must be repeated.
                 self._version = version
             finally:
-                self._follower.execute("ROLLBACK")
+                connection.execute("ROLLBACK")
 
     def tombstones(self, first: int, last: int) -> list[int]:
         """The forgotten ones of the sequences first to last."""
-        with self._read_lock, self._translated():
-            return _column(
-                self._reader,
-                "SELECT sequence FROM tombstones WHERE sequence BETWEEN ? AND ?",
-                (first, last),
-            )
+        with self._database.reading() as connection:
+            return _sequences(connection, _BURIED_BETWEEN, first, last)
 
     def publish(
         self,
@@ -173,7 +160,7 @@ class SqliteJournal:
         place: Callable[[SegmentEntry], None],
     ) -> SegmentEntry:
         """Enters a sealed segment in the place of others; `place` moves its folder first."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             number = connection.execute(
                 "INSERT INTO segments (first, last, rows) VALUES (?, ?, ?)", (first, last, rows)
             ).lastrowid
@@ -181,41 +168,48 @@ class SqliteJournal:
             connection.executemany(
                 "DELETE FROM segments WHERE number = ?", [(entry.number,) for entry in replaces]
             )
+            connection.execute(
+                "DELETE FROM segments WHERE rows = 0 AND last < (SELECT max(last) FROM segments)"
+            )
             entry = SegmentEntry(number, first, last, rows)
             place(entry)
             return entry
 
+    def row_bytes(self) -> int:
+        """What a memory takes in the journal, as the newest ones show; 0 without any."""
+        return sqlite_upkeep.row_bytes(self._database)
+
+    def evict(self, *, keep_rows: int | None, before_ms: int | None) -> int:
+        """Forgets the oldest memories added online, in small commits; returns how many."""
+        return sqlite_upkeep.evict(self._database, keep_rows=keep_rows, before_ms=before_ms)
+
+    def erase(self, last: int) -> None:
+        """Frees what forgotten memories up to a sequence still hold on the disk."""
+        sqlite_upkeep.erase(self._database, last)
+
     def close(self) -> None:
-        """Ends all use; the write-ahead log is folded into the file by the last one to close."""
-        with self._write_lock, self._read_lock, self._follow_lock:
-            for connection in (self._follower, self._reader, self._writer):
-                connection.close()
+        """Ends all use."""
+        self._database.close()
 
     def _prepare(self) -> None:
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            tables = dict(
-                self._writer.execute("SELECT name, type FROM sqlite_master WHERE type = 'table'")
-            )
-            ours = {
-                "format": str(FORMAT),
-                "dim": str(self._shape.dim),
-                "width": str(self._shape.width),
-                "task": self._shape.task,
-            }
+        shape, path = self._shape, self._database.path
+        ours = {
+            "format": str(FORMAT),
+            "dim": str(shape.dim),
+            "width": str(shape.width),
+            "task": shape.task,
+        }
+        with self._database.transaction() as connection:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
             if not tables:
                 for statement in SCHEMA.split(";"):
-                    self._writer.execute(statement)
-                self._writer.executemany("INSERT INTO meta VALUES (?, ?)", ours.items())
+                    connection.execute(statement)
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", ours.items())
             elif "meta" not in tables:
-                raise CorruptFile(f"{self._path} is a database, but no journal")
-            theirs = dict(self._writer.execute("SELECT key, value FROM meta").fetchall())
+                raise CorruptFile(f"{path} is a database, but no journal")
+            theirs = dict(connection.execute("SELECT key, value FROM meta").fetchall())
             if theirs != ours:
-                raise CorruptFile(f"{self._path} was made for {theirs}, the model needs {ours}")
-            self._writer.execute("COMMIT")
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
+                raise CorruptFile(f"{path} was made for {theirs}, the model needs {ours}")
 
     def _append(self, connection: sqlite3.Connection, memories: Memories) -> Written:
         rows = columns(memories)
@@ -249,48 +243,12 @@ class SqliteJournal:
         ).rowcount
 
     def _read(self, statement: str, values: Sequence[object]) -> list[MemoryRecord]:
-        with self._read_lock, self._translated():
-            rows = self._reader.execute(statement, values).fetchall()
+        with self._database.reading() as connection:
+            rows = connection.execute(statement, values).fetchall()
         return [read_record(row, self._shape) for row in rows]
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._write_lock, self._translated():
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                # A full disk may have ended the transaction already.
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise JournalUnavailable(f"{self._path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise CorruptFile(f"{self._path}: {error}") from error
-
-
-def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write, for a process that only builds a segment."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-
-
-def _connect(path: Path, busy_ms: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False
-    )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-def _column(connection: sqlite3.Connection, statement: str, values: Sequence[object]) -> list[int]:
+def _sequences(connection: sqlite3.Connection, statement: str, *values: int) -> list[int]:
     return [row[0] for row in connection.execute(statement, values)]
 
 
@@ -306,7 +264,8 @@ def _catalogue(connection: sqlite3.Connection) -> list[SegmentEntry]:
 
 def _position(connection: sqlite3.Connection) -> Position:
     last = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
-    return Position(last.get("memories", 0), last.get("tombstones", 0))
+    (horizon,) = connection.execute("SELECT sequence FROM horizon").fetchone()
+    return Position(last.get("memories", 0), last.get("tombstones", 0), horizon)
 
 
 def _bury(connection: sqlite3.Connection, sequence: int) -> None:

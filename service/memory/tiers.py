@@ -13,8 +13,9 @@ from service.errors import CorruptFile
 from service.memory import _kernel
 from service.memory.journal import Changes, Position, SegmentEntry
 from service.memory.sealed import SealedSegment
-from service.memory.sealing import Backlog, SealFolders
+from service.memory.segment_policy import Backlog, SealedState
 from service.memory.segment_rows import MemoryShape, SegmentRows
+from service.memory.state_folders import StateFolders
 
 __all__ = ["Snapshot", "Tiers"]
 
@@ -55,25 +56,34 @@ class Tiers:
 
     def __init__(
         self,
-        folders: SealFolders | None,
+        folders: StateFolders | None,
         shape: MemoryShape,
         fitted: SealedSegment | None,
         growing_bytes: int,
     ) -> None:
         self._folders = folders
         self._shape = shape
-        row_bytes = 4 * (shape.dim + shape.width) + 12
-        self._capacity = max(_FEWEST_GROWING_ROWS, growing_bytes // row_bytes)
+        self._row_bytes = 4 * (shape.dim + shape.width) + 12
+        self._capacity = max(_FEWEST_GROWING_ROWS, growing_bytes // self._row_bytes)
         self.snapshot = Snapshot(fitted, (), {}, (), Position())
 
-    def backlog(self) -> Backlog | None:
-        """What there is to seal: every growing segment that is full."""
+    @property
+    def growing_bytes(self) -> int:
+        """What the rows in RAM take, forgotten ones included."""
+        return self._row_bytes * sum(segment.rows for segment in self.snapshot.growing)
+
+    def backlog(self) -> Backlog:
+        """What there is to build segments from."""
         snapshot = self.snapshot
         full = [segment for segment in snapshot.growing if segment.rows == segment.capacity]
-        if not full:
-            return None
-        rows = sum(segment.rows for segment in full)
-        return Backlog(snapshot.catalogue, rows, full[-1].sequence(full[-1].rows - 1))
+        return Backlog(
+            sealed=[
+                SealedState(entry, snapshot.sealed[entry].native.dead_rows if entry.rows else 0)
+                for entry in snapshot.catalogue
+            ],
+            full_rows=sum(segment.rows for segment in full),
+            last=full[-1].sequence(full[-1].rows - 1) if full else 0,
+        )
 
     def apply(self, changes: Changes, tombstones: Callable[[int, int], list[int]]) -> None:
         """Moves to the position of `changes`; `tombstones` looks up a range of sequences.
@@ -90,6 +100,7 @@ class Tiers:
         # After the rows: a memory that replaces another is there before the other goes.
         for sequence in changes.tombstones:
             _forget(snapshot, sequence)
+        _evict(snapshot, changes.position.horizon)
         self.snapshot = replace(snapshot, position=changes.position)
 
     def forget_fitted(self, sequences: list[int]) -> None:
@@ -153,6 +164,14 @@ def _after(
             continue
         kept.append(segment if segment.sequence(0) > sequence else segment.copy_after(sequence))
     return tuple(kept)
+
+
+def _evict(snapshot: Snapshot, horizon: int) -> None:
+    """Forgets every memory added online up to the horizon; nothing for those below it already."""
+    for sealed in snapshot.sealed.values():
+        sealed.native.forget_until(horizon)
+    for growing in snapshot.growing:
+        growing.forget_until(horizon)
 
 
 def _forget(snapshot: Snapshot, sequence: int) -> None:

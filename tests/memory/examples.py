@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from service.memory.build import build_segment
 from service.memory.graph_settings import GraphSettings
 from service.memory.journal import Memories
-from service.memory.memory import MemoryOptions
+from service.memory.options import MemoryOptions
 from service.memory.segment_rows import MemoryShape, SegmentRows
 from service.memory.soft_knn import SoftKnn
 

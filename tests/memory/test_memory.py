@@ -5,10 +5,10 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from service.errors import CorruptFile, InvalidInput, JournalUnavailable, MemoryNotFound
+from service.errors import CorruptFile, JournalUnavailable, MemoryNotFound
 from service.memory.memory import ResidualMemory
-from service.memory.sealing import SealFolders
 from service.memory.sqlite_journal import SqliteJournal
+from service.memory.state_folders import StateFolders
 from tests.memory.examples import (
     LABELS,
     PIXELS,
@@ -39,10 +39,10 @@ def test_an_acknowledged_memory_is_in_the_next_correction(memory: ResidualMemory
     appended = memory.append(memories([row], ids=["taught"], weight=50)).result(10)
     assert (appended.created, appended.size) == (1, 501)
     after = memory.correct(PIXELS[[row]], RULE)
-    described = memory.describe(after.sequences[0].tolist())
+    described = memory.records.describe(after.sequences[0].tolist())
     assert before.distances[0, 0] > 0
     assert after.distances[0, 0] == 0
-    assert described[0] == memory.find("taught")
+    assert described[0] == memory.records.find("taught")
     assert after.residuals[0].argmax() == LABELS[row]
     assert after.weights[0, 0] > 0.9
 
@@ -62,8 +62,8 @@ def test_everything_acknowledged_is_back_after_a_restart(tmp_path: Path, fitted:
     assert (again.size, again.revision) == (size, revision) == (598, 104)
     np.testing.assert_allclose(after.residuals, before.residuals, atol=1e-6)
     with pytest.raises(MemoryNotFound):
-        again.find("650")
-    assert again.find("fit-8").sequence > 0
+        again.records.find("650")
+    assert again.records.find("fit-8").sequence > 0
     again.close()
 
 
@@ -76,37 +76,6 @@ def test_two_processes_on_one_state_see_each_other(
     assert other.forget("theirs")
     assert memory.correct(PIXELS[[900]], RULE).distances[0, 0] > 0
     other.close()
-
-
-def test_fitted_memories_can_be_read_forgotten_and_replaced(memory: ResidualMemory) -> None:
-    record = memory.find("fit-3")
-    assert (record.sequence, record.source, record.target) == (-4, "fit", int(LABELS[3]))
-    assert memory.correct(PIXELS[[3]], RULE).sequences[0, 0] == -4
-    assert memory.forget("fit-3")
-    assert not memory.forget("fit-3")
-    assert memory.correct(PIXELS[[3]], RULE).sequences[0, 0] != -4
-    with pytest.raises(MemoryNotFound):
-        memory.find("fit-3")
-    replaced = memory.append(memories([3], ids=["fit-4"])).result(10)
-    assert (replaced.created, replaced.replaced, replaced.size) == (0, 1, 499)
-    assert memory.find("fit-4").sequence > 0
-
-
-def test_pages_walk_through_all_memories_of_a_source(memory: ResidualMemory) -> None:
-    memory.append(memories(range(600, 605), source="mine", ids=list("abcde"))).result(10)
-    memory.append(memories([700], ids=["other"])).result(10)
-    assert [record.id for record in memory.page(source="mine", limit=2, after=None)] == ["a", "b"]
-    assert [record.id for record in memory.page(source="mine", limit=9, after="b")] == list("cde")
-    assert [record.id for record in memory.page(source=None, limit=9, after="e")] == ["other"]
-    memory.forget("fit-1")
-    assert [record.id for record in memory.page(source="fit", limit=2, after="fit-0")] == [
-        "fit-2",
-        "fit-3",
-    ]
-    assert len(memory.page(source="fit", limit=1000, after=None)) == 499
-    with pytest.raises(InvalidInput, match="fit-1") as error:
-        memory.page(source="fit", limit=2, after="fit-1")
-    assert error.value.field == "after"
 
 
 def test_one_of_many_with_the_same_id_is_created(memory: ResidualMemory) -> None:
@@ -152,7 +121,7 @@ def test_a_memory_of_fitted_rows_alone_cannot_be_written(fitted: Path) -> None:
         memory.append(memories([0]))
     with pytest.raises(JournalUnavailable):
         memory.forget("fit-0")
-    assert memory.page(source=None, limit=5, after=None) == []
+    assert memory.records.page(source=None, limit=5, after=None) == []
     memory.warm()
     memory.close()
 
@@ -182,7 +151,7 @@ def test_predictions_go_on_while_the_journal_cannot_be_read(
 
 
 def test_a_segment_that_the_catalogue_names_must_be_there(tmp_path: Path) -> None:
-    folders = SealFolders(tmp_path)
+    folders = StateFolders(tmp_path)
     journal = SqliteJournal(folders.journal, SHAPE)
     journal.publish(1, 5, 5, [], lambda _: None)
     journal.close()

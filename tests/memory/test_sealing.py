@@ -1,21 +1,17 @@
 import fcntl
-import json
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from threading import Event
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from service.memory.graph_settings import GraphSettings
-from service.memory.journal import SegmentEntry
+from service.errors import JournalUnavailable, MemoryNotFound, QueueFull
 from service.memory.memory import ResidualMemory
 from service.memory.observer import Unobserved
-from service.memory.seal_process import SealTask
-from service.memory.sealing import FANOUT, Backlog, SealFolders, plan
-from tests.memory.examples import SHAPE, SMALL, memories
+from service.memory.options import MemoryOptions
+from service.memory.retention import Retention
+from service.memory.state_folders import StateFolders
+from tests.memory.examples import PIXELS, RULE, SHAPE, SMALL, memories
 
 
 class Watcher(Unobserved):
@@ -28,31 +24,6 @@ class Watcher(Unobserved):
     def on_sealed(self, seconds: float, rows: int) -> None:
         self.rows.append(rows)
         self.sealed.set()
-
-
-def entries(sizes: list[int]) -> list[SegmentEntry]:
-    return [SegmentEntry(i + 1, i * 1000, i * 1000 + 999, rows) for i, rows in enumerate(sizes)]
-
-
-@given(st.integers(1, 3000))
-def test_few_segments_remain_however_often_one_is_sealed(seals: int) -> None:
-    sizes: list[int] = []
-    written = 0
-    for _ in range(seals):
-        taken = plan(Backlog(entries(sizes), 1, 0))
-        merged = 1 + sum(entry.rows for entry in taken)
-        sizes = [*sizes[: len(sizes) - len(taken)], merged]
-        written += merged
-    assert sum(sizes) == seals
-    assert all(older > FANOUT * newer for older, newer in pairwise(sizes))
-    assert len(sizes) <= 8
-    assert written <= seals * (1 + 3 * len(bin(seals)))
-
-
-def test_a_task_survives_the_command_line() -> None:
-    task = SealTask("j", 1, 2, "f", SHAPE, GraphSettings(m=8))
-    assert SealTask.load(task.dump()) == task
-    assert json.loads(task.dump())["shape"]["dim"] == 64
 
 
 @pytest.fixture
@@ -83,22 +54,20 @@ def test_full_growing_segments_are_sealed_and_merged(
     memory = opened()
     total = 0
     for part in range(2):
-        watcher.sealed.clear()
         total = memory.append(memories(range(part * 100, part * 100 + 100))).result(10).size
-        assert watcher.sealed.wait(60)
+        wait_until(lambda: memory.statistics().growing_rows < 64)
     statistics = memory.statistics()
     assert total == statistics.sealed_rows + statistics.growing_rows == 200
-    assert statistics.growing_rows < 64
     assert statistics.segments == 1
     assert watcher.rows == [64, 192]
-    folders = [path.name for path in SealFolders(tmp_path / "state").segments.iterdir()]
+    folders = [path.name for path in StateFolders(tmp_path / "state").segments.iterdir()]
     assert len(folders) == 1
 
 
 def test_leftovers_of_a_dead_process_are_swept(
     tmp_path: Path, watcher: Watcher, opened: Callable[[], ResidualMemory]
 ) -> None:
-    folders = SealFolders(tmp_path / "state")
+    folders = StateFolders(tmp_path / "state")
     for name in (".building", "00000001", "00000077"):
         (folders.segments / name).mkdir(parents=True)
         (folders.segments / name / "graph.hnsw").write_bytes(b"half")
@@ -111,7 +80,7 @@ def test_only_the_holder_of_the_lease_seals(
     tmp_path: Path, watcher: Watcher, opened: Callable[[], ResidualMemory]
 ) -> None:
     memory = opened()
-    with SealFolders(tmp_path / "state").lease.open("w") as held:
+    with StateFolders(tmp_path / "state").lease.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         memory.append(memories(range(100))).result(10)
         assert not watcher.sealed.wait(1.5)
@@ -133,7 +102,7 @@ def test_a_build_that_fails_leaves_the_rows_and_is_tried_again(
         failed.set()
         raise OSError("disk full")
 
-    monkeypatch.setattr("service.memory.sealing.Sealer._build", refuse)
+    monkeypatch.setattr("service.memory.segment_builder.SegmentBuilder._build", refuse)
     assert memory.append(memories(range(100))).result(10).size == 100
     assert failed.wait(10)
     assert memory.size == 100
@@ -156,7 +125,7 @@ def test_rows_forgotten_while_their_segment_was_built_stay_forgotten(
 def test_a_segment_of_which_no_row_lives_leaves_no_folder(
     tmp_path: Path, watcher: Watcher, opened: Callable[[], ResidualMemory]
 ) -> None:
-    lease = SealFolders(tmp_path / "state").lease
+    lease = StateFolders(tmp_path / "state").lease
     lease.parent.mkdir(parents=True)
     memory = opened()
     with lease.open("w") as held:
@@ -166,4 +135,88 @@ def test_a_segment_of_which_no_row_lives_leaves_no_folder(
     assert watcher.sealed.wait(60)
     assert watcher.rows == [0]
     assert memory.size == 0
-    assert list(SealFolders(tmp_path / "state").segments.iterdir()) == []
+    assert list(StateFolders(tmp_path / "state").segments.iterdir()) == []
+
+
+@pytest.mark.parametrize("retention", [Retention(capacity_rows=150), Retention(capacity_bytes=1)])
+def test_the_oldest_are_evicted_over_the_capacity(tmp_path: Path, retention: Retention) -> None:
+    keep = retention.capacity_rows or 1
+    options = MemoryOptions(growing_bytes=1, retention=retention)
+    memory = ResidualMemory.open(tmp_path / "s", fitted=None, shape=SHAPE, options=options)
+    memory.append(memories(range(500), ids=[str(row) for row in range(500)])).result(10)
+    wait_until(lambda: memory.size == keep)
+    assert memory.records.find("499").sequence == 500
+    with pytest.raises(MemoryNotFound):
+        memory.records.find(str(499 - keep))
+    assert memory.correct(PIXELS[[0]], RULE).sequences.min() >= 0
+    revision = memory.revision
+    memory.close()
+    again = ResidualMemory.open(tmp_path / "s", fitted=None, shape=SHAPE, options=options)
+    assert (again.size, again.revision) == (keep, revision)
+    again.close()
+
+
+def test_memories_over_their_age_are_evicted(tmp_path: Path) -> None:
+    options = MemoryOptions(retention=Retention(max_age_s=0.2))
+    memory = ResidualMemory.open(tmp_path / "s", fitted=None, shape=SHAPE, options=options)
+    assert memory.append(memories(range(5))).result(10).size == 5
+    wait_until(lambda: memory.size == 0)
+    memory.close()
+
+
+def test_compacting_removes_the_forgotten_from_every_file(
+    tmp_path: Path, watcher: Watcher, opened: Callable[[], ResidualMemory]
+) -> None:
+    memory = opened()
+    secret = PIXELS[77].tobytes()
+    memory.append(memories(range(128), ids=[str(row) for row in range(128)])).result(10)
+    assert watcher.sealed.wait(60)
+    assert memory.forget("77")
+    assert memory.compact() == 1
+    assert memory.compact() == 0
+    assert memory.size == 127
+    before = memory.correct(PIXELS[:20], RULE).residuals
+    memory.close()
+    for path in (tmp_path / "state").rglob("*"):
+        assert path.is_dir() or secret not in path.read_bytes(), path
+    again = opened()
+    assert again.size == 127
+    assert (again.correct(PIXELS[:20], RULE).residuals == before).all()
+    again.append(memories([77], ids=["77"])).result(10)
+    assert again.correct(PIXELS[[77]], RULE).distances[0, 0] == 0
+
+
+def test_compacting_waits_for_the_lease_and_says_who_has_it(
+    tmp_path: Path, opened: Callable[[], ResidualMemory]
+) -> None:
+    memory = opened()
+    with StateFolders(tmp_path / "state").lease.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(JournalUnavailable, match=r"segments\.lock"):
+            memory.compact(wait_s=0.1)
+
+
+def test_appends_are_refused_while_sealing_is_far_behind(tmp_path: Path) -> None:
+    options = MemoryOptions(growing_bytes=1, max_growing_bytes=10_000, maintain=False)
+    memory = ResidualMemory.open(tmp_path / "s", fitted=None, shape=SHAPE, options=options)
+    memory.append(memories(range(100))).result(10)
+    with pytest.raises(QueueFull, match="sealed"):
+        memory.append(memories(range(1)))
+    assert memory.correct(PIXELS[:1], RULE).distances[0, 0] == 0
+    memory.close()
+
+
+def test_bounds_must_be_above_zero() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        Retention(capacity_rows=0)
+    assert not Retention()
+    assert Retention(max_age_s=1)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    pause = Event()
+    for _ in range(1000):
+        if condition():
+            return
+        pause.wait(0.02)
+    raise AssertionError("it did not come about in 20 s")

@@ -203,12 +203,12 @@ def test_a_locked_journal_is_unavailable_and_recovers(journal: SqliteJournal, pa
 
 def test_a_full_disk_writes_nothing_and_recovers(path: Path) -> None:
     journal = SqliteJournal(path, SHAPE)
-    pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
-    journal._writer.execute(f"PRAGMA max_page_count = {pages + 5}")
+    pages = journal._database._connections["write"].execute("PRAGMA page_count").fetchone()[0]
+    journal._database._connections["write"].execute(f"PRAGMA max_page_count = {pages + 5}")
     with pytest.raises(JournalUnavailable, match="full"):
         journal.append([memories([0], ids=["kept-out"]), memories(range(200))])
     assert journal.find("kept-out") is None
-    journal._writer.execute("PRAGMA max_page_count = 100000")
+    journal._database._connections["write"].execute("PRAGMA max_page_count = 100000")
     assert journal.append([memories(range(200))])[0].created == 200
     journal.close()
 

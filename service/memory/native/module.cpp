@@ -75,6 +75,7 @@ PYBIND11_MODULE(_kernel, m) {
       .def_property_readonly("width", &Segment::width)
       .def_property_readonly("dead_rows", &Segment::dead_rows)
       .def("forget", &Segment::forget, py::arg("row"))
+      .def("forget_until", &Segment::forget_until, py::arg("sequence"))
       .def("lives", &Segment::lives, py::arg("row"))
       .def("find", &Segment::find, py::arg("sequence"))
       .def("sequence", &Segment::checked_sequence, py::arg("row"));

@@ -56,6 +56,13 @@ class Segment {
     return true;
   }
 
+  // Forgets every row up to a sequence; sequences must rise. One caller at a time.
+  void forget_until(std::int64_t last) {
+    const std::size_t n = rows();
+    while (evicted_ < n && sequence(static_cast<std::uint32_t>(evicted_)) <= last)
+      forget(evicted_++);
+  }
+
   bool lives(std::size_t row) const {
     if (row >= rows()) throw py::index_error("row out of range");
     return dead_[row].load(std::memory_order_acquire) == 0;
@@ -91,6 +98,7 @@ class Segment {
   std::size_t dim_, width_;
   std::unique_ptr<std::atomic<std::uint8_t>[]> dead_;
   std::atomic<std::size_t> dead_rows_{0};
+  std::size_t evicted_ = 0;  // every row before it is dead
 };
 
 class SealedSegment : public Segment {

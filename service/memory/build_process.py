@@ -1,4 +1,4 @@
-"""The process that builds a sealed segment: `python -m service.memory.seal_process TASK`.
+"""The process that builds a sealed segment: `python -m service.memory.build_process TASK`.
 
 It reads the journal and writes one folder; what becomes of the folder is its parent's business.
 A process of its own, because hnswlib holds the GIL while it saves and leaves its memory behind.
@@ -14,22 +14,25 @@ from typing import Self
 
 from service.memory.build import build_segment
 from service.memory.graph_settings import GraphSettings
+from service.memory.sealed import SealedSegment
 from service.memory.segment_rows import MemoryShape, SegmentRows
-from service.memory.sqlite_journal import open_reader
+from service.memory.sqlite_database import open_reader
 from service.memory.sqlite_rows import read_segment_rows
 
-__all__ = ["SealTask", "main"]
+__all__ = ["BuildTask", "main"]
 
 _NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class SealTask:
+class BuildTask:
     """Which rows of which journal become a segment, and where."""
 
     journal: str
     first: int
     last: int
+    base: str | None
+    """Folder of the segment whose graph is carried on; it holds the oldest of the rows."""
     folder: str
     shape: MemoryShape
     graph: GraphSettings
@@ -46,25 +49,31 @@ class SealTask:
         return cls(**content, shape=shape, graph=graph)
 
 
-def run(task: SealTask) -> int:
-    """Builds the folder and returns its rows; no folder where no row lives."""
+def run(task: BuildTask) -> int:
+    """Builds the folder and returns its rows; no folder where there is none."""
+    base = None
+    first = task.first
+    if task.base is not None:
+        base = SealedSegment.open(Path(task.base), dim=task.shape.dim, width=task.shape.width)
+        base.verify()
+        first = base.native.sequence(base.rows - 1) + 1
     connection = open_reader(Path(task.journal))
     try:
-        parts = list(read_segment_rows(connection, task.first, task.last, task.shape))
+        parts = list(read_segment_rows(connection, first, task.last, task.shape))
     finally:
         connection.close()
-    if not parts:
+    rows = SegmentRows.concatenate(parts) if parts else None
+    if rows is None and base is None:
         return 0
-    rows = SegmentRows.concatenate(parts)
-    build_segment(Path(task.folder), rows, task.graph)
-    return len(rows)
+    build_segment(Path(task.folder), rows, task.graph, base=base)
+    return (0 if rows is None else len(rows)) + (0 if base is None else base.rows)
 
 
 def main() -> None:
     """Runs the task in argv and prints the number of rows."""
     Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)
-    sys.stdout.write(f"{run(SealTask.load(sys.argv[1]))}\n")
+    sys.stdout.write(f"{run(BuildTask.load(sys.argv[1]))}\n")
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,97 @@
+"""Single memories as their owners see them: those of the journal and those of the bundle as one."""
+
+from collections.abc import Sequence
+
+from service.errors import InvalidInput, MemoryNotFound
+from service.memory import fitted
+from service.memory.journal import Journal, MemoryRecord
+from service.memory.sealed import SealedSegment
+
+__all__ = ["Records"]
+
+
+class Records:
+    """Look-ups by id, by source and by sequence.
+
+    Args:
+        journal: of the memories added online; None where there can be none.
+        fitted: the bundle's segment; None for a bundle without memories.
+    """
+
+    def __init__(self, journal: Journal | None, fitted: SealedSegment | None) -> None:
+        self._journal = journal
+        self._fitted = fitted
+
+    def find(self, id: str) -> MemoryRecord:
+        """The memory of this id.
+
+        Raises:
+            MemoryNotFound: there is none.
+        """
+        record = None if self._journal is None else self._journal.find(id)
+        if record is None:
+            record = self._find_fitted(id)
+        if record is None:
+            raise MemoryNotFound(f"no memory has the id {id!r}", "id")
+        return record
+
+    def page(self, *, source: str | None, limit: int, after: str | None) -> list[MemoryRecord]:
+        """Up to `limit` memories, oldest first, that come after the one with the id `after`.
+
+        Those of the bundle are listed where asked for by their source, `fit`.
+
+        Raises:
+            InvalidInput: no memory has the id `after`.
+        """
+        last = 0 if after is None else self._sequence_of(after)
+        found: list[MemoryRecord] = []
+        if source == fitted.SOURCE and last <= 0:
+            found = self._page_fitted(fitted.row_of_sequence(last) + 1, limit)
+        if self._journal is not None and len(found) < limit:
+            found += self._journal.page(source, max(last, 0), limit - len(found))
+        return found
+
+    def describe(self, sequences: Sequence[int]) -> list[MemoryRecord | None]:
+        """The memories behind sequences that a correction named; None for one forgotten since."""
+        online = [sequence for sequence in sequences if sequence > 0]
+        found = {} if self._journal is None or not online else self._journal.records(online)
+        return [
+            self._fitted_record(fitted.row_of_sequence(sequence))
+            if sequence < 0
+            else found.get(sequence)
+            for sequence in sequences
+        ]
+
+    def _sequence_of(self, id: str) -> int:
+        try:
+            return self.find(id).sequence
+        except MemoryNotFound as error:
+            raise InvalidInput(error.message, "after") from error
+
+    def _find_fitted(self, id: str) -> MemoryRecord | None:
+        rows = 0 if self._fitted is None else self._fitted.rows
+        row = fitted.row_of_id(id, rows)
+        return None if row is None or not self._lives(row) else self._fitted_record(row)
+
+    def _page_fitted(self, start: int, limit: int) -> list[MemoryRecord]:
+        found: list[MemoryRecord] = []
+        for row in range(start, 0 if self._fitted is None else self._fitted.rows):
+            if len(found) == limit:
+                break
+            if self._lives(row):
+                found.append(self._fitted_record(row))
+        return found
+
+    def _lives(self, row: int) -> bool:
+        return self._fitted is not None and self._fitted.native.lives(row)
+
+    def _fitted_record(self, row: int) -> MemoryRecord:
+        assert self._fitted is not None
+        return MemoryRecord(
+            id=fitted.id_of(row),
+            sequence=fitted.sequence_of(row),
+            source=fitted.SOURCE,
+            target=self._fitted.targets[row].tolist(),
+            weight=float(self._fitted.weights[row]),
+            created_ms=None,
+        )

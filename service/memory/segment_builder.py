@@ -1,0 +1,130 @@
+"""Carries out a plan: builds the segment in a process of its own and swaps it in."""
+
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from service import durable
+from service.memory.build_process import BuildTask
+from service.memory.graph_settings import GraphSettings
+from service.memory.journal import Journal, SegmentEntry
+from service.memory.observer import MemoryObserver
+from service.memory.segment_policy import SegmentPlan
+from service.memory.segment_rows import MemoryShape
+from service.memory.state_folders import StateFolders
+
+__all__ = ["SegmentBuilder"]
+
+logger = logging.getLogger(__name__)
+
+
+class SegmentBuilder:
+    """Builds segments of one state; its caller holds the lease.
+
+    Args:
+        folders: of the state.
+        shape: of its memories.
+        graph: how to build.
+        journal: its catalogue receives what was built.
+        observer: told of each segment.
+    """
+
+    def __init__(
+        self,
+        folders: StateFolders,
+        shape: MemoryShape,
+        graph: GraphSettings,
+        journal: Journal,
+        observer: MemoryObserver,
+    ) -> None:
+        self._folders = folders
+        self._shape = shape
+        self._graph = graph
+        self._journal = journal
+        self._observer = observer
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+
+    def carry_out(
+        self, plan: SegmentPlan, catalogue: Sequence[SegmentEntry], lease: int
+    ) -> SegmentEntry:
+        """Builds and publishes the segment of a plan.
+
+        Args:
+            plan: what to build.
+            catalogue: all segments now; what else lies in the folder was left by the dead.
+            lease: the descriptor of the lease; the building process holds it too.
+
+        Raises:
+            RuntimeError: the building process failed, or was stopped.
+            JournalUnavailable: the catalogue could not be written; nothing has changed.
+        """
+        started = time.perf_counter()
+        self._sweep(catalogue)
+        rows = self._build(plan, lease)
+        entry = self._journal.publish(plan.first, plan.last, rows, plan.replaces, self._place)
+        # Only the names go: a process that has them mapped keeps reading.
+        for replaced in plan.replaces:
+            shutil.rmtree(self._folders.of(replaced), ignore_errors=True)
+        seconds = time.perf_counter() - started
+        self._observer.on_sealed(seconds, rows)
+        logger.info(
+            "built a segment of %d rows in %.2f s in the place of %d", rows, seconds,
+            len(plan.replaces),
+        )  # fmt: skip
+        return entry
+
+    def stop(self) -> None:
+        """Ends a build that runs, and lets no other begin."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _build(self, plan: SegmentPlan, lease: int) -> int:
+        task = BuildTask(
+            journal=str(self._folders.journal),
+            first=plan.first,
+            last=plan.last,
+            base=None if plan.base is None else str(self._folders.of(plan.base)),
+            folder=str(self._folders.building),
+            shape=self._shape,
+            graph=self._graph,
+        )
+        with subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "service.memory.build_process", task.dump()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[lease],
+            text=True,
+        ) as process:
+            self._process = process
+            if self._stopped:
+                process.kill()
+            assert process.stdout is not None
+            assert process.stderr is not None
+            output, trouble = process.stdout.read(), process.stderr.read()
+        self._process = None
+        if process.returncode != 0:
+            raise RuntimeError(f"building a segment failed ({process.returncode}): {trouble}")
+        return int(output)
+
+    def _place(self, entry: SegmentEntry) -> None:
+        if entry.rows == 0:
+            return
+        final = self._folders.of(entry)
+        # Left by a process that died between the renaming and its commit.
+        shutil.rmtree(final, ignore_errors=True)
+        durable.publish_folder(self._folders.building, final)
+
+    def _sweep(self, catalogue: Sequence[SegmentEntry]) -> None:
+        """Removes what dead processes left: folders that the catalogue does not name."""
+        self._folders.segments.mkdir(exist_ok=True)
+        named = {self._folders.of(entry) for entry in catalogue}
+        for folder in self._folders.segments.iterdir():
+            if folder not in named:
+                shutil.rmtree(folder)

@@ -1,0 +1,103 @@
+"""Which segment to build next, and from what.
+
+Sealing: when growing segments are full, the new segment takes their rows together with every newest
+sealed segment that is at most `FANOUT` times as large as what it takes already. So sizes rise
+geometrically from the newest segment to the oldest, and few remain. Where the oldest of those it
+takes is the larger part, its graph is carried on: only the other rows are inserted, which is where
+the cost of a build lies.
+
+Mending: a segment of which more than `DEAD_SHARE` was forgotten is built anew without those rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.memory.journal import SegmentEntry
+
+__all__ = [
+    "DEAD_SHARE",
+    "FANOUT",
+    "Backlog",
+    "SealedState",
+    "SegmentPlan",
+    "next_segment",
+    "renewal",
+]
+
+FANOUT: Final = 2
+DEAD_SHARE: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class SealedState:
+    """A sealed segment and how many of its rows are forgotten."""
+
+    entry: SegmentEntry
+    dead_rows: int
+
+    @property
+    def needs_mending(self) -> bool:
+        """True where searching around the dead costs more than it should."""
+        return self.dead_rows > DEAD_SHARE * self.entry.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What there is to build segments from."""
+
+    sealed: Sequence[SealedState]
+    """Oldest first."""
+    full_rows: int
+    """Rows of full growing segments."""
+    last: int
+    """The newest of their sequences; 0 without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlan:
+    """A segment to build: the living rows of sequences first to last."""
+
+    first: int
+    last: int
+    replaces: Sequence[SegmentEntry]
+    base: SegmentEntry | None
+    """The oldest of those that it replaces, where its graph is carried on."""
+
+
+def next_segment(backlog: Backlog, *, max_rows: int) -> SegmentPlan | None:
+    """The next segment to build, None for nothing to do; merging stops at `max_rows` a segment."""
+    if backlog.full_rows > 0:
+        return _seal(backlog, max_rows)
+    for state in backlog.sealed:
+        if state.needs_mending:
+            return renewal(state)
+    return None
+
+
+def renewal(state: SealedState) -> SegmentPlan:
+    """The same segment without the rows that were forgotten."""
+    return SegmentPlan(state.entry.first, state.entry.last, [state.entry], None)
+
+
+def _seal(backlog: Backlog, max_rows: int) -> SegmentPlan:
+    rows, taken = backlog.full_rows, 0
+    for state in reversed(backlog.sealed):
+        if state.entry.rows > FANOUT * rows or state.entry.rows + rows > max_rows:
+            break
+        rows += state.entry.rows
+        taken += 1
+    merged = list(backlog.sealed[len(backlog.sealed) - taken :])
+    sealed = max((state.entry.last for state in backlog.sealed), default=0)
+    return SegmentPlan(
+        first=merged[0].entry.first if merged else sealed + 1,
+        last=backlog.last,
+        replaces=[state.entry for state in merged],
+        base=_base(merged, rows),
+    )
+
+
+def _base(merged: Sequence[SealedState], rows: int) -> SegmentEntry | None:
+    if not merged or merged[0].needs_mending or 2 * merged[0].entry.rows < rows:
+        return None
+    return merged[0].entry

@@ -1,0 +1,84 @@
+"""Eviction and erasure in the embedded journal, in steps so short that no append waits long."""
+
+import sqlite3
+from typing import Final
+
+from service.errors import JournalUnavailable
+from service.memory.sqlite_database import Database
+
+__all__ = ["erase", "evict", "row_bytes"]
+
+_ALL: Final = 2**63 - 1
+_ROWS_AT_ONCE: Final = 2000
+_PAGES_AT_ONCE: Final = 2000
+_ROW_BYTES: Final = (
+    "SELECT avg(length(input) + length(target) + length(embedding) + length(residual) + 100)"
+    " FROM (SELECT * FROM memories ORDER BY sequence DESC LIMIT 100)"
+)
+
+
+def evict(database: Database, *, keep_rows: int | None, before_ms: int | None) -> int:
+    """Forgets the oldest memories, all but `keep_rows` and all added before a Unix time.
+
+    They leave no tombstones: the horizon rises instead. Returns how many they were.
+    """
+    evicted = 0
+    while True:
+        with database.transaction() as connection:
+            last = max(_surplus(connection, keep_rows), _expired(connection, before_ms))
+            gone = connection.execute(
+                "DELETE FROM memories WHERE sequence IN (SELECT sequence FROM memories"
+                " WHERE sequence <= ? ORDER BY sequence LIMIT ?) RETURNING sequence",
+                (last, _ROWS_AT_ONCE),
+            ).fetchall()
+            if not gone:
+                return evicted
+            evicted += len(gone)
+            connection.execute("UPDATE horizon SET sequence = ?", (max(gone)[0],))
+
+
+def erase(database: Database, last: int) -> None:
+    """Drops the tombstones up to a sequence and gives free pages back to the file system."""
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM tombstones WHERE sequence BETWEEN 1 AND ?", (last,))
+    left = 1
+    while left:
+        with database.transaction() as connection:
+            connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+            (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+    with database.writing() as connection:
+        # Old pages stay readable in the log until it is cut.
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise JournalUnavailable(f"{database.path}: another process reads it; compact again later")
+
+
+def row_bytes(database: Database) -> int:
+    """What a memory takes, as the newest ones show; 0 without any."""
+    with database.reading() as connection:
+        (mean,) = connection.execute(_ROW_BYTES).fetchone()
+    return int(mean or 0)
+
+
+def _surplus(connection: sqlite3.Connection, keep_rows: int | None) -> int:
+    """The last sequence of those that are too many, 0 for none."""
+    if keep_rows is None:
+        return 0
+    (count,) = connection.execute("SELECT count(*) FROM memories").fetchone()
+    if count <= keep_rows:
+        return 0
+    found = connection.execute(
+        "SELECT sequence FROM memories ORDER BY sequence LIMIT 1 OFFSET ?", (count - keep_rows - 1,)
+    ).fetchone()
+    return int(found[0])
+
+
+def _expired(connection: sqlite3.Connection, before_ms: int | None) -> int:
+    """The last sequence of those that are too old, 0 for none."""
+    if before_ms is None:
+        return 0
+    young = connection.execute(
+        "SELECT sequence FROM memories WHERE created_ms >= ? ORDER BY sequence LIMIT 1",
+        (before_ms,),
+    ).fetchone()
+    return _ALL if young is None else int(young[0]) - 1
