@@ -1,0 +1,50 @@
+# Everything a newcomer types. Needs Python 3.11 or newer, make and g++; the rest goes into .venv.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?=
+ARGS ?=
+export VENV PYTHON
+
+# What an installed environment depends on: editing Python alone needs no new install.
+BUILD := pyproject.toml setup.py deploy/venv.sh $(wildcard service/memory/native/*)
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# One stamp for each extra. They share the environment, and each of them brings what `cpu` does.
+$(BIN)/.installed-%: $(BUILD)
+	@deploy/venv.sh $*
+	@touch $@ $(BIN)/.installed-cpu
+
+.PHONY: serve
+serve: $(BIN)/.installed-cpu ## Serve the models in model_store on 127.0.0.1:8080 (RESMEM_PORT=... and the other settings apply)
+	@exec $(BIN)/resmem serve $(ARGS)
+
+.PHONY: test
+test: $(BIN)/.installed-dev ## Run the tests (ARGS="-k journal" for some of them)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: $(BIN)/.installed-dev ## Check style, format and types
+	@status=0; for check in "ruff check ." "ruff format --check ." mypy; do \
+		$(BIN)/$$check || status=1; done; exit $$status
+
+.PHONY: fmt
+fmt: $(BIN)/.installed-dev ## Mend style and format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(BIN)/.installed-bench ## Run the speed benchmarks; benchmarks/quality has the long ones
+	@set -e; for script in benchmarks/speed/[a-z]*.py; do \
+		echo "== $$script"; $(BIN)/python -m benchmarks.speed.$$(basename $$script .py) $(ARGS); done
+
+.PHONY: clean
+clean: ## Remove what was built; state and model_store stay
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/out
+	@rm -f service/memory/*.so
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
