@@ -23,6 +23,7 @@ __all__ = [
     "MemoryRecord",
     "Position",
     "SegmentEntry",
+    "StoredMemory",
     "Written",
 ]
 
@@ -48,6 +49,8 @@ class Memories:
     weights: NDArray[np.float64]
     """`[n]`: importance, above 0."""
     source: str | None = None
+    created_ms: Sequence[int] | None = None
+    """Unix times in milliseconds, where the rows come from elsewhere; None: now."""
 
     def __post_init__(self) -> None:
         arrays = (self.inputs, self.targets, self.embeddings, self.residuals, self.weights)
@@ -94,6 +97,18 @@ class MemoryRecord:
     weight: float
     created_ms: int | None
     """Unix time in milliseconds; None for a memory of the fitted bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMemory:
+    """All that the journal has of one memory."""
+
+    record: MemoryRecord
+    input: bytes
+    embedding: NDArray[np.float32]
+    """`[d]`."""
+    residual: NDArray[np.float32]
+    """`[L]`."""
 
 
 class Position(NamedTuple):
@@ -159,6 +174,9 @@ class Journal(Protocol):
 
     def page(self, source: str | None, after: int, limit: int) -> list[MemoryRecord]:
         """Memories added online after a sequence, oldest first, of one source or of all."""
+
+    def stored(self, after: int, limit: int) -> list[StoredMemory]:
+        """Whole memories after a sequence, oldest first."""
 
     def moved(self) -> bool:
         """True where a commit of any process may have come since the last `changes`; cheap."""

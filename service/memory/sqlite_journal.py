@@ -14,6 +14,7 @@ from service.memory.journal import (
     MemoryRecord,
     Position,
     SegmentEntry,
+    StoredMemory,
     Written,
 )
 from service.memory.segment_rows import MemoryShape
@@ -23,9 +24,11 @@ from service.memory.sqlite_rows import (
     INSERT,
     RECORD,
     SCHEMA,
+    STORED,
     columns,
     read_record,
     read_segment_rows,
+    read_stored,
 )
 
 __all__ = ["SqliteJournal"]
@@ -116,6 +119,12 @@ class SqliteJournal:
             f"{RECORD} WHERE source = ? AND sequence > ? ORDER BY sequence LIMIT ?",
             (source, after, limit),
         )
+
+    def stored(self, after: int, limit: int) -> list[StoredMemory]:
+        """Whole memories after a sequence, oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(STORED, (after, limit)).fetchall()
+        return [read_stored(row, self._shape) for row in rows]
 
     def moved(self) -> bool:
         """True where a commit of any process may have come since the last `changes`; cheap."""

@@ -4,11 +4,11 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from service.memory.journal import Memories, MemoryRecord
+from service.memory.journal import Memories, MemoryRecord, StoredMemory
 from service.memory.segment_rows import MemoryShape, SegmentRows, Targets
 
 __all__ = [
@@ -57,6 +57,10 @@ INSERT: Final = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 RECORD: Final = "SELECT id, sequence, source, target, weight, created_ms FROM memories"
+STORED: Final = (
+    "SELECT id, sequence, source, target, weight, created_ms, input, embedding, residual"
+    " FROM memories WHERE sequence > ? ORDER BY sequence LIMIT ?"
+)
 _SEARCHED: Final = (
     "SELECT embedding, residual, target, sequence, weight FROM memories"
     " WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
@@ -75,7 +79,7 @@ def columns(memories: Memories) -> list[Columns]:
     embeddings = np.ascontiguousarray(memories.embeddings, np.float32)
     residuals = np.ascontiguousarray(memories.residuals, np.float32)
     targets = np.ascontiguousarray(memories.targets)
-    now = time.time_ns() // 1_000_000
+    times = memories.created_ms or [time.time_ns() // 1_000_000] * len(memories)
     return [
         (
             id or make_id(),
@@ -85,17 +89,28 @@ def columns(memories: Memories) -> list[Columns]:
             residuals[row].tobytes(),
             float(memories.weights[row]),
             memories.source,
-            now,
+            times[row],
         )
         for row, id in enumerate(memories.ids)
     ]
 
 
-def read_record(row: sqlite3.Row, shape: MemoryShape) -> MemoryRecord:
+def read_record(row: Sequence[Any], shape: MemoryShape) -> MemoryRecord:
     """A row of RECORD as its owner sees it."""
     id, sequence, source, target, weight, created_ms = row
     targets = _targets([target], shape)
     return MemoryRecord(id, sequence, source, targets[0].tolist(), weight, created_ms)
+
+
+def read_stored(row: Sequence[Any], shape: MemoryShape) -> StoredMemory:
+    """A row of STORED."""
+    *record, input, embedding, residual = row
+    return StoredMemory(
+        record=read_record(record, shape),
+        input=input,
+        embedding=np.frombuffer(embedding, np.float32),
+        residual=np.frombuffer(residual, np.float32),
+    )
 
 
 def read_segment_rows(

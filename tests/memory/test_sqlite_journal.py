@@ -132,6 +132,18 @@ def test_a_source_is_forgotten_whole_and_alone(journal: SqliteJournal) -> None:
     assert [record.sequence for record in journal.page(None, 0, 10)] == [6, 7, 8]
 
 
+def test_whole_memories_come_back_with_their_time(journal: SqliteJournal) -> None:
+    request = memories(range(3), ids=["a", "b", "c"], source="s")
+    object.__setattr__(request, "created_ms", [10, 20, 30])
+    journal.append([request])
+    (stored,) = journal.stored(1, 1)
+    assert (stored.record.id, stored.record.source, stored.record.created_ms) == ("b", "s", 20)
+    assert stored.input == PIXELS[1].tobytes()
+    assert np.array_equal(stored.embedding, PIXELS[1])
+    assert np.array_equal(stored.residual, RESIDUALS[1])
+    assert journal.stored(3, 10) == []
+
+
 def test_pages_are_ordered_and_bounded(journal: SqliteJournal) -> None:
     journal.append([memories(range(5), source="x"), memories(range(5, 8))])
     assert [r.sequence for r in journal.page("x", 2, 2)] == [3, 4]
