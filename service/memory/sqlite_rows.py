@@ -104,10 +104,10 @@ def read_record(row: Sequence[Any], shape: MemoryShape) -> MemoryRecord:
 
 def read_stored(row: Sequence[Any], shape: MemoryShape) -> StoredMemory:
     """A row of STORED."""
-    *record, input, embedding, residual = row
+    *record, encoded, embedding, residual = row
     return StoredMemory(
         record=read_record(record, shape),
-        input=input,
+        input=encoded,
         embedding=np.frombuffer(embedding, np.float32),
         residual=np.frombuffer(residual, np.float32),
     )
