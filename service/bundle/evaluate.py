@@ -1,0 +1,73 @@
+"""A bundle measured on a labelled file, by the very code that serves it."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.base_run import run_base
+from service.bundle.dataset import LabelledRows
+from service.bundle.labels import Labels, numbers
+from service.bundle.manifest import ScoreTable
+from service.bundle.neighbours import Neighbours
+from service.bundle.progress import Progress
+from service.bundle.scores import Answers, label_votes, score_table, votes
+from service.bundle.store import Bundle
+from service.bundle.tuning import Setting
+from service.inference.base_model import BaseModel, Provider
+from service.inference.residuals import base_prediction
+from service.memory.memory import ResidualMemory
+from service.memory.sealed import SealedSegment
+from service.memory.segment_rows import MemoryShape
+
+__all__ = ["evaluate"]
+
+_BATCH_ROWS: Final = 256
+
+
+def evaluate(
+    bundle: Bundle,
+    labelled: LabelledRows,
+    *,
+    provider: Provider,
+    progress: Progress,
+    batch_rows: int = _BATCH_ROWS,
+) -> ScoreTable:
+    """Score base, plain kNN and ResMem on labelled rows, which no memory should be of.
+
+    Raises:
+        BundleError: the rows do not fit the bundle.
+        CorruptFile: the bundle is damaged.
+    """
+    manifest = bundle.manifest
+    targets = _targets(bundle, labelled)
+    model = BaseModel(bundle.model_path, inputs=manifest.inputs, provider=provider)
+    output = run_base(model, labelled.rows, batch_rows, progress)
+    chosen = manifest.parameters
+    base = base_prediction(output.logits, manifest.task, chosen.temperature)
+    knn, resmem = np.empty_like(base), np.empty_like(base)
+    shape = MemoryShape(manifest.embedding.dim, manifest.outputs, manifest.task)
+    fitted = SealedSegment.open(bundle.memories_path, dim=shape.dim, width=shape.width)
+    plain = Setting(chosen.k, chosen.sigma, chosen.temperature, alpha=0.0)
+    memory = ResidualMemory.open(None, fitted=bundle.memories_path, shape=shape)
+    try:
+        for start in range(0, len(base), batch_rows):
+            rows = slice(start, start + batch_rows)
+            found = memory.correct(output.embeddings[rows], chosen.rule())
+            resmem[rows] = base[rows] + found.residuals
+            # Padding, where k is above the number of memories, has weight 0 wherever it points.
+            near = Neighbours(-1 - found.sequences, found.distances)
+            knn[rows] = label_votes(votes(near, plain), fitted.targets[near.rows], base.shape[1])
+    finally:
+        memory.close()
+    return score_table(Answers(base, knn, resmem, targets), "test")
+
+
+def _targets(bundle: Bundle, labelled: LabelledRows) -> NDArray[np.int32] | NDArray[np.float32]:
+    manifest = bundle.manifest
+    if manifest.classes is None:
+        return numbers(labelled.targets, width=manifest.outputs, source=labelled.source)
+    labels = Labels.decide(
+        labelled.targets, width=manifest.outputs, classes=manifest.classes, source=labelled.source
+    )
+    return labels.encode(labelled.targets, labelled.source)

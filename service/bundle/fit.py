@@ -1,0 +1,241 @@
+"""Stage 2 of ResMem, from an ONNX model and labelled rows to a published bundle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+
+from service.bundle.breadth import ENOUGH, choose_ef
+from service.bundle.choice import Choice, Whiten, choose_parameters, kinds_to_try
+from service.bundle.dataset import LabelledRows, read_rows
+from service.bundle.evaluate import evaluate
+from service.bundle.held_out import HeldOutRows, leave_one_out, memory_rows, unseen_halves
+from service.bundle.manifest import EmbeddingSpec, Manifest, Parameters
+from service.bundle.onnx_graph import BaseGraph, read_graph
+from service.bundle.progress import Progress
+from service.bundle.stage_one import Represented, StageOne
+from service.bundle.store import Bundle, Draft, ModelStore
+from service.errors import BundleError
+from service.inference.base_model import Provider
+from service.inference.residuals import Task, base_prediction, residuals
+from service.memory.build import build_segment
+from service.memory.graph_settings import GraphSettings
+from service.memory.segment_rows import MemoryShape, SegmentRows
+from service.memory.soft_knn import SoftKnn
+
+__all__ = ["FitSettings", "fit"]
+
+_RECALL_QUERIES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """Everything that a person may say to `resmem fit`."""
+
+    model: Path
+    data: str
+    store: Path
+    name: str
+    unseen: str | None = None
+    """Labelled rows that the base was not trained on."""
+    test: str | None = None
+    """Labelled rows looked at once, at the end."""
+    task: Task | None = None
+    target: str | None = None
+    classes: Sequence[str] | None = None
+    embedding: str | None = None
+    embedding_dim: int | None = None
+    outputs: Sequence[str] = ()
+    whiten: Whiten = "auto"
+    graph: GraphSettings = GraphSettings()  # noqa: RUF009 - immutable
+    max_memories: int | None = None
+    seed: int = 0
+    provider: Provider = "auto"
+    batch_rows: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """The files of a fit, read and found fit for the model before the long work begins."""
+
+    train: LabelledRows
+    unseen: LabelledRows | None
+    test: LabelledRows | None
+
+    @classmethod
+    def read(cls, settings: FitSettings, graph: BaseGraph) -> "_Data":
+        def rows(source: str) -> LabelledRows:
+            return read_rows(source, graph.inputs, target=settings.target)
+
+        return cls(
+            rows(settings.data),
+            None if settings.unseen is None else rows(settings.unseen),
+            None if settings.test is None else rows(settings.test),
+        )
+
+
+def fit(settings: FitSettings, progress: Progress) -> Bundle:
+    """Fit a bundle and publish it as the next and current version of its name.
+
+    Raises:
+        BundleError: the model or the data cannot be used; nothing is published.
+        OSError: the disk refused; nothing is published.
+    """
+    random = np.random.default_rng(settings.seed)
+    graph = read_graph(settings.model, outputs=settings.outputs, embedding=settings.embedding)
+    data = _Data.read(settings, graph)
+    with ModelStore(settings.store).draft(settings.name) as draft, TemporaryDirectory() as scratch:
+        stage_one = _settle(data, graph, settings, Path(scratch), progress)
+        train = stage_one.represent(data.train, progress)
+        unseen = None if data.unseen is None else stage_one.represent(data.unseen, progress)
+        kept = memory_rows(train, _room(settings, unseen), random)
+        held_out = (
+            leave_one_out(train, kept, random)
+            if unseen is None
+            else unseen_halves(unseen, len(kept), random)
+        )
+        memories = train.part(kept) if len(kept) < len(train) else train
+        choice = choose_parameters(
+            held_out,
+            memories,
+            stage_one.task,
+            kinds_to_try(
+                settings.whiten, of_inputs=graph.of_inputs, width=train.embeddings.shape[1]
+            ),
+            dim=settings.embedding_dim,
+            seed=settings.seed,
+            progress=progress,
+        )
+        if unseen is not None:
+            memories = memories.joined(unseen)
+        stage_one.save(draft.path / "base.onnx", choice.transform)
+        rows = _segment_rows(memories, choice, stage_one.task)
+        parameters, recall = _build(draft, rows, choice, held_out, stage_one, settings, progress)
+        manifest = _manifest(draft, settings.name, stage_one, choice, parameters, recall, len(rows))
+        if data.test is not None:
+            table = evaluate(
+                Bundle(draft.path, manifest),
+                data.test,
+                provider=settings.provider,
+                progress=progress,
+                batch_rows=settings.batch_rows,
+            )
+            manifest = manifest.model_copy(update={"scores": [choice.table, table]})
+        return draft.publish(manifest)
+
+
+def _settle(
+    data: _Data, graph: BaseGraph, settings: FitSettings, scratch: Path, progress: Progress
+) -> StageOne:
+    stage_one = StageOne.settle(
+        graph,
+        data.train,
+        scratch,
+        task=settings.task,
+        classes=settings.classes,
+        provider=settings.provider,
+        batch_rows=settings.batch_rows,
+    )
+    for labelled in (data.train, data.unseen, data.test):
+        if labelled is not None:
+            stage_one.targets(labelled)
+    width = f"{stage_one.width} {'numbers' if stage_one.labels is None else 'classes'}"
+    progress.say(
+        f"{len(data.train):,} rows; {stage_one.task}, {width}; embedding {graph.embedding_name}"
+    )
+    return stage_one
+
+
+def _room(settings: FitSettings, unseen: Represented | None) -> int | None:
+    """How many training rows may become memories."""
+    if settings.max_memories is None:
+        return None
+    room = settings.max_memories - (0 if unseen is None else len(unseen))
+    if room < 2:
+        raise BundleError(
+            f"--max-memories {settings.max_memories} leaves no room for training rows"
+            + ("" if unseen is None else f" beside the {len(unseen)} unseen ones")
+        )
+    return room
+
+
+def _segment_rows(memories: Represented, choice: Choice, task: Task) -> SegmentRows:
+    count, targets = len(memories), memories.outputs.targets
+    base = base_prediction(memories.outputs.logits, task, choice.setting.temperature)
+    return SegmentRows(
+        embeddings=choice.transform.apply(memories.embeddings),
+        residuals=residuals(base, targets, task),
+        targets=targets,
+        sequences=-1 - np.arange(count, dtype=np.int64),
+        weights=np.ones(count, np.float32),
+    )
+
+
+def _build(
+    draft: Draft,
+    rows: SegmentRows,
+    choice: Choice,
+    held_out: HeldOutRows,
+    stage_one: StageOne,
+    settings: FitSettings,
+    progress: Progress,
+) -> tuple[Parameters, float]:
+    """Build the segment, then find out how broadly its graph must be searched."""
+    setting, folder = choice.setting, draft.path / "memories"
+    with progress.bar("building the graph", len(rows)) as advance:
+        build_segment(folder, rows, settings.graph, progress=advance)
+    asked = held_out.report.first(_RECALL_QUERIES)
+    ef, recall = choose_ef(
+        folder,
+        MemoryShape(choice.transform.dim, stage_one.width, stage_one.task),
+        rows.embeddings,
+        choice.transform.apply(asked.rows.embeddings),
+        SoftKnn(setting.k, setting.sigma, setting.alpha),
+        own=len(asked.rows) if asked.own is None else int((asked.own >= 0).sum()),
+    )
+    if recall < ENOUGH:
+        progress.say(
+            f"warning: the graph finds {recall:.1%} of the true neighbours at ef {ef}; "
+            "raise --m and --ef-construction, or lower --embedding-dim"
+        )
+    return Parameters(
+        k=setting.k,
+        sigma=setting.sigma,
+        temperature=setting.temperature,
+        alpha=setting.alpha,
+        ef=ef,
+    ), recall
+
+
+def _manifest(
+    draft: Draft,
+    name: str,
+    stage_one: StageOne,
+    choice: Choice,
+    parameters: Parameters,
+    recall: float,
+    memories: int,
+) -> Manifest:
+    graph, transform = stage_one.graph, choice.transform
+    return Manifest(
+        name=name,
+        version="1",  # the store numbers it
+        created=datetime.now(UTC).replace(microsecond=0),
+        task=stage_one.task,
+        inputs=list(graph.inputs),
+        classes=None if stage_one.labels is None else list(stage_one.labels.names),
+        outputs=stage_one.width,
+        embedding=EmbeddingSpec(
+            dim=transform.dim, tensor=graph.embedding_name, transform=transform.kind
+        ),
+        parameters=parameters,
+        teaching_weight=choice.teaching_weight,
+        recall=recall,
+        memories=memories,
+        scores=[choice.table],
+        files=draft.files(),
+    )

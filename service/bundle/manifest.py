@@ -1,0 +1,153 @@
+"""The manifest: everything that a bundle says about itself, in `manifest.json`."""
+
+import re
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from service.inference.residuals import Task
+from service.inference.tensor_spec import TensorSpec
+from service.memory.soft_knn import SoftKnn
+
+__all__ = [
+    "FORMAT",
+    "EmbeddingSpec",
+    "FileEntry",
+    "Interval",
+    "Manifest",
+    "Parameters",
+    "ScoreTable",
+    "TransformKind",
+]
+
+FORMAT: Final = 1
+"""Raised when a reader of the older format could no longer serve the bundle rightly."""
+
+TransformKind = Literal["none", "standardise", "whiten"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def model_name(name: str) -> str:
+    """Return the name of a model, which is also the name of its folder.
+
+    Raises:
+        ValueError: it would not do as a folder or in a URL.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no model name: up to 100 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def version_number(version: str) -> str:
+    """Return a version, a whole number from 1 written out.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not _VERSION.fullmatch(version):
+        raise ValueError(f"{version!r} is no version: they are the whole numbers from 1")
+    return version
+
+
+def _inside(name: str) -> str:
+    """A path that stays in the bundle's folder, wherever the bundle came from."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
+        raise ValueError(f"{name!r} is no path inside a bundle")
+    return name
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Part):
+    """What a file of the bundle must be."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class EmbeddingSpec(_Part):
+    """phi(x), as the served graph gives it: a transform is folded in already."""
+
+    dim: int = Field(ge=1)
+    tensor: str
+    """The tensor of the user's model that it is made from; `input` for the inputs themselves."""
+    transform: TransformKind
+    metric: Literal["l2"] = "l2"
+
+
+class Parameters(_Part):
+    """What `fit` chose; the symbols of the formula."""
+
+    k: int = Field(ge=1)
+    sigma: FiniteFloat = Field(gt=0)
+    temperature: FiniteFloat = Field(gt=0)
+    alpha: FiniteFloat = Field(ge=0)
+    ef: int = Field(ge=1)
+
+    def rule(self) -> SoftKnn:
+        """The part of the parameters that the memory needs."""
+        return SoftKnn(k=self.k, sigma=self.sigma, alpha=self.alpha, ef=self.ef)
+
+
+class Interval(_Part):
+    """A measured value with its 95 % confidence interval."""
+
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class ScoreTable(_Part):
+    """One measurement: base alone, plain kNN on the labels and ResMem, on the same rows."""
+
+    held_out: Literal["leave-one-out", "unseen", "test"]
+    """`leave-one-out`: rows that the base was trained on, each without its own memory, which is
+    optimistic; `unseen`: rows that the base was not trained on, none of them used to choose
+    parameters; `test`: a file looked at once, at the end."""
+    rows: int = Field(ge=1)
+    metric: Literal["accuracy", "rmse"]
+    base: Interval
+    knn: Interval
+    resmem: Interval
+
+
+class Manifest(_Part):
+    """`manifest.json`: written once, when a version is published."""
+
+    format: Literal[1] = FORMAT
+    name: Annotated[str, AfterValidator(model_name)]
+    version: Annotated[str, AfterValidator(version_number)]
+    created: datetime
+    task: Task
+    inputs: list[TensorSpec] = Field(min_length=1)
+    classes: list[str] | None
+    """Names in the order of the scores; None for regression."""
+    outputs: int = Field(ge=1)
+    """L, the width of scores, base and correction."""
+    embedding: EmbeddingSpec
+    parameters: Parameters
+    teaching_weight: FiniteFloat = Field(gt=0)
+    """Importance with which one `/memorize` turns 99 of 100 wrong answers right."""
+    recall: float = Field(ge=0, le=1)
+    """Share of the true k nearest memories that the graph search finds, measured by `fit`."""
+    memories: int = Field(ge=1)
+    scores: list[ScoreTable]
+    files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        if (self.task == "classification") != (self.classes is not None):
+            raise ValueError("classes belong to classification, and only to it")
+        if self.classes is not None and len(self.classes) != self.outputs:
+            raise ValueError(f"{len(self.classes)} classes for {self.outputs} outputs")
+        return self

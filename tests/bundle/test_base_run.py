@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.bundle.base_run import run_base
+from service.bundle.progress import Silent
+from service.errors import BundleError
+from service.inference.base_model import BaseModel
+from service.inference.rows import Rows
+from service.inference.tensor_spec import TensorSpec
+from tests.conftest import FittedModel
+
+
+def model_of(fitted: FittedModel, *specs: TensorSpec) -> BaseModel:
+    inputs = specs or fitted.bundle.manifest.inputs
+    return BaseModel(fitted.bundle.model_path, inputs=inputs, provider="cpu")
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7, 1000])
+def test_batches_change_nothing(digits: FittedModel, batch_rows: int) -> None:
+    rows = Rows({"pixels": digits.inputs[:20]})
+    model = model_of(digits)
+    output, whole = run_base(model, rows, batch_rows, Silent()), model.run(rows)
+    np.testing.assert_allclose(output.logits, whole.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(output.embeddings, whole.embeddings, rtol=1e-4, atol=1e-4)
+
+
+def test_refused_rows_are_named(digits: FittedModel, tmp_path: Path) -> None:
+    assert tmp_path.exists()
+    rows = Rows({"pixels": np.zeros((10, 63), np.float32)})
+    with pytest.raises(BundleError, match="rows 0 to 3: the model refuses"):
+        run_base(model_of(digits), rows, 4, Silent())

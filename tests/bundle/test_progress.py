@@ -1,0 +1,44 @@
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from service.bundle.progress import Silent, Terminal
+
+
+def test_silence() -> None:
+    silent = Silent()
+    silent.say("nothing")
+    with silent.bar("rows", 3) as advance:
+        advance(3)
+
+
+def test_lines_go_to_standard_error_and_bars_only_to_terminals(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal = Terminal()
+    terminal.say("a line")
+    with terminal.bar("rows", 3) as advance:
+        advance(3)
+    assert capsys.readouterr() == ("", "a line\n")
+
+
+def test_a_terminal_shows_the_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Terminal().bar("base predictions", 300) as advance:
+        advance(300)
+    assert "base predictions: 100%" in capsys.readouterr().err
+
+
+def test_without_tqdm_there_is_no_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "service.bundle.progress.find_spec",
+        lambda name: None if name == "tqdm" else find_spec(name),
+    )
+    with Terminal().bar("rows", 3) as advance:
+        advance(3)
+    assert capsys.readouterr().err == ""
