@@ -1,0 +1,265 @@
+"""The metrics of one app: every name and label of the public surface stands on this page.
+
+`Metrics` has the methods of `service.inference.observer.InferenceObserver` and of
+`service.memory.observer.MemoryObserver`, so both are handed the same object. What touches a
+request is bound to its child when the app is built; gauges are read when Prometheus asks.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from service.telemetry.instruments import CounterFamily, HistogramFamily
+
+__all__ = ["CONTENT_TYPE", "Metrics", "Series"]
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Series = tuple[str, str, str]
+"""Route template, method and status code of a request."""
+
+_SECONDS: Final = (
+    *(5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_ROWS: Final = tuple(float(2**power) for power in range(14))
+_SIZES: Final = tuple(2.0**power for power in range(-10, 11))
+"""Distances and norms have no unit of their own; these cover whitened embeddings with room."""
+
+_STAGES: Final = ("decode", "base", "search", "combine", "encode")
+_PREDICTORS: Final = ("base", "resmem")
+_RESULTS: Final = ("created", "replaced", "unchanged")
+
+
+class _Online(Protocol):
+    """`service.inference.observer.OnlineScores`, as far as it is counted here."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def base_loss(self) -> float: ...
+    @property
+    def resmem_loss(self) -> float: ...
+    @property
+    def base_errors(self) -> int: ...
+    @property
+    def resmem_errors(self) -> int: ...
+
+
+class _Statistics(Protocol):
+    """What the memory says of itself at a scrape."""
+
+    @property
+    def sealed_rows(self) -> int: ...
+    @property
+    def growing_rows(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def segments(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+
+
+class Metrics:
+    """All instruments of one app in a registry of its own."""
+
+    def __init__(self, series: Iterable[Series], reasons: Iterable[str]) -> None:
+        """`series` are the requests to expect and `reasons` the codes of refusals: their children
+        exist, at 0, before the first of them happens."""
+        series = list(series)
+        routes = dict.fromkeys((route,) for route, _, _ in series)
+        self.in_flight = 0
+        """Requests being answered; owned by the event loop."""
+        self._memory: Callable[[], _Statistics] | None = None
+        self._queued_rows: Callable[[], int] = int
+        self._model: dict[str, str] | None = None
+        self._families: list[CounterFamily | HistogramFamily] = []
+
+        requests = self._counter(
+            "http_requests", "Requests answered.", ("route", "method", "code"), series
+        )
+        durations = self._histogram(
+            "http_request_duration_seconds", "From the head of a request to the end of its answer.",
+            _SECONDS, ("route",), routes,
+        )  # fmt: skip
+        rejections = self._counter(
+            "requests_rejected", "Requests refused, by error code.", ("reason",),
+            [(reason,) for reason in reasons],
+        )  # fmt: skip
+        self.requests = requests.child
+        """Counter of a route, method and code."""
+        self.durations = {route: durations.child(route).observe for (route,) in routes}
+        """By route: tells its histogram the seconds that a request took."""
+        self.rejections = rejections.child
+        """Counter of a reason."""
+        self._build_inference()
+        self._build_memory()
+        self._build_quality()
+
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(self)
+
+    def serve(
+        self,
+        *,
+        name: str,
+        version: str,
+        provider: str,
+        memory: Callable[[], _Statistics],
+        queued_rows: Callable[[], int],
+    ) -> None:
+        """From now on scrapes tell of this model and ask these for their gauges."""
+        self._model = {"name": name, "version": version, "provider": provider}
+        self._memory = memory
+        self._queued_rows = queued_rows
+
+    def scrape(self) -> bytes:
+        """All metrics in the Prometheus text format, `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What the registry asks for at each scrape."""
+        for family in self._families:
+            yield from family.collect()
+        yield _gauge("requests_in_flight", "Requests being answered.", self.in_flight)
+        yield _gauge("queue_rows", "Rows accepted and not yet answered.", self._queued_rows())
+        if self._model is not None:
+            info = GaugeMetricFamily(
+                "resmem_model_info", "The model that is served; always 1.", labels=list(self._model)
+            )
+            info.add_metric(list(self._model.values()), 1)
+            yield info
+        if self._memory is not None:
+            yield from _memory_gauges(self._memory())
+
+    def on_batch(self, rows: int, waits: Sequence[float]) -> None:
+        """A batch of this many rows begins; its new requests waited these seconds."""
+        self._batches()
+        self._rows(rows)
+        self._batch_rows(rows)
+        for seconds in waits:
+            self._waits(seconds)
+
+    def on_stage(self, stage: str, seconds: float) -> None:
+        """A stage (decode, base, search, combine, encode) took this long."""
+        self._stages[stage](seconds)
+
+    def on_corrections(self, nearest: NDArray[np.float64], magnitudes: NDArray[np.float32]) -> None:
+        """Distances to the nearest memory `[n]`, infinite if none, and L2 norms `[n]`."""
+        self._distances(nearest)
+        self._magnitudes(magnitudes)
+
+    def on_learned(self, scores: _Online) -> None:
+        """Rows were predicted, then learned."""
+        self._examples(scores.rows)
+        self._losses["base"](scores.base_loss)
+        self._losses["resmem"](scores.resmem_loss)
+        self._errors["base"](scores.base_errors)
+        self._errors["resmem"](scores.resmem_errors)
+
+    def on_commit(self, seconds: float) -> None:
+        """One journal transaction took this long."""
+        self._commits(seconds)
+
+    def on_memorized(self, *, created: int, replaced: int, unchanged: int) -> None:
+        """One append request was committed."""
+        for result, rows in zip(_RESULTS, (created, replaced, unchanged), strict=True):
+            self._memorized[result](rows)
+
+    def on_forgotten(self, rows: int) -> None:
+        """This many memories were forgotten."""
+        self._forgotten(rows)
+
+    def on_sealed(self, seconds: float, rows: int) -> None:  # noqa: ARG002
+        """A segment was built and published in this time."""
+        self._seals(seconds)
+
+    def _build_inference(self) -> None:
+        stages = self._histogram(
+            "stage_duration_seconds", "Work on one request (decode, encode) or one batch.",
+            _SECONDS, ("stage",), [(stage,) for stage in _STAGES],
+        )  # fmt: skip
+        self._stages = {stage: stages.child(stage).observe for stage in _STAGES}
+        self._rows = self._counter("inference_rows", "Rows run through the model.").child().add
+        self._batches = self._counter("inference_batches", "Batches run.").child().add
+        self._batch_rows = (
+            self._histogram("batch_size_rows", "Rows of a batch.", _ROWS).child().observe
+        )
+        waits = self._histogram("queue_wait_seconds", "From arrival to the first batch.", _SECONDS)
+        self._waits = waits.child().observe
+
+    def _build_memory(self) -> None:
+        memorized = self._counter(
+            "memorized_rows", "Rows of /memorize.", ("result",), [(each,) for each in _RESULTS]
+        )
+        self._memorized = {result: memorized.child(result).add for result in _RESULTS}
+        self._forgotten = self._counter("forgotten_rows", "Memories forgotten.").child().add
+        commits = self._histogram("journal_commit_seconds", "One journal transaction.", _SECONDS)
+        self._commits = commits.child().observe
+        seals = self._histogram(
+            "seal_duration_seconds", "Building and publishing a sealed segment.",
+            (*_SECONDS, 30.0, 60.0, 120.0, 300.0, 600.0),
+        )  # fmt: skip
+        self._seals = seals.child().observe
+
+    def _build_quality(self) -> None:
+        distances = self._histogram("neighbour_distance", "To the nearest memory.", _SIZES)
+        self._distances = distances.child().observe_many
+        magnitudes = self._histogram("correction_magnitude", "L2 norm of a correction.", _SIZES)
+        self._magnitudes = magnitudes.child().observe_many
+        examples = self._counter("online_examples", "Examples predicted, then learned.")
+        self._examples = examples.child().add
+        labels, children = ("predictor",), [(each,) for each in _PREDICTORS]
+        losses = self._counter(
+            "online_loss_sum", "Loss on examples before they were learned.", labels, children, ""
+        )
+        errors = self._counter(
+            "online_errors", "Examples labelled wrongly before they were learned.", labels, children
+        )
+        self._losses = {each: losses.child(each).add for each in _PREDICTORS}
+        self._errors = {each: errors.child(each).add for each in _PREDICTORS}
+
+    def _counter(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str] = (),
+        children: Iterable[tuple[str, ...]] = ((),),
+        suffix: str = "_total",
+    ) -> CounterFamily:
+        family = CounterFamily(f"resmem_{name}", documentation, labels, children, suffix=suffix)
+        self._families.append(family)
+        return family
+
+    def _histogram(
+        self,
+        name: str,
+        documentation: str,
+        bounds: Sequence[float],
+        labels: Sequence[str] = (),
+        children: Iterable[tuple[str, ...]] = ((),),
+    ) -> HistogramFamily:
+        family = HistogramFamily(f"resmem_{name}", documentation, bounds, labels, children)
+        self._families.append(family)
+        return family
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"resmem_{name}", documentation, value)
+
+
+def _memory_gauges(statistics: _Statistics) -> Iterator[Metric]:
+    rows = GaugeMetricFamily("resmem_memory_rows", "Memories that predictions use.", None, ["tier"])
+    rows.add_metric(["sealed"], statistics.sealed_rows)
+    rows.add_metric(["growing"], statistics.growing_rows)
+    yield rows
+    yield _gauge("memory_bytes", "Bytes that the memory's segments take.", statistics.nbytes)
+    yield _gauge("memory_segments", "Sealed segments.", statistics.segments)
+    yield _gauge("memory_revision", "Grows with every change of the memory.", statistics.revision)

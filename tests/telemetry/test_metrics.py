@@ -1,0 +1,173 @@
+"""The metrics' public surface, and what the observers count."""
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.api.surface import OTHER, REASONS, ROUTES, series
+from service.inference.observer import InferenceObserver, OnlineScores
+from service.memory.memory import MemoryStatistics
+from service.memory.observer import MemoryObserver
+from service.telemetry.metrics import Metrics
+
+SURFACE = {
+    "resmem_http_requests": ("counter", {"route", "method", "code"}),
+    "resmem_http_request_duration_seconds": ("histogram", {"route"}),
+    "resmem_requests_in_flight": ("gauge", set()),
+    "resmem_requests_rejected": ("counter", {"reason"}),
+    "resmem_inference_rows": ("counter", set()),
+    "resmem_inference_batches": ("counter", set()),
+    "resmem_batch_size_rows": ("histogram", set()),
+    "resmem_queue_wait_seconds": ("histogram", set()),
+    "resmem_stage_duration_seconds": ("histogram", {"stage"}),
+    "resmem_queue_rows": ("gauge", set()),
+    "resmem_memory_rows": ("gauge", {"tier"}),
+    "resmem_memory_bytes": ("gauge", set()),
+    "resmem_memory_segments": ("gauge", set()),
+    "resmem_memorized_rows": ("counter", {"result"}),
+    "resmem_forgotten_rows": ("counter", set()),
+    "resmem_journal_commit_seconds": ("histogram", set()),
+    "resmem_seal_duration_seconds": ("histogram", set()),
+    "resmem_memory_revision": ("gauge", set()),
+    "resmem_neighbour_distance": ("histogram", set()),
+    "resmem_correction_magnitude": ("histogram", set()),
+    "resmem_online_examples": ("counter", set()),
+    "resmem_online_loss_sum": ("unknown", {"predictor"}),
+    "resmem_online_errors": ("counter", {"predictor"}),
+    "resmem_model_info": ("gauge", {"name", "version", "provider"}),
+}
+
+
+def metrics() -> Metrics:
+    made = Metrics(series(), REASONS)
+    made.serve(
+        name="m",
+        version="1",
+        provider="cpu",
+        memory=lambda: MemoryStatistics(5, 2, 640, 1, 9),
+        queued_rows=lambda: 3,
+    )
+    return made
+
+
+def samples(made: Metrics) -> dict[str, float]:
+    """By `name{label=value}`, without the prefix."""
+    found = {}
+    for family in text_string_to_metric_families(made.scrape().decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            name = sample.name.removeprefix("resmem_")
+            found[f"{name}{{{labels}}}" if labels else name] = sample.value
+    return found
+
+
+def test_names_types_and_labels() -> None:
+    found = {
+        family.name: (
+            family.type,
+            {label for sample in family.samples for label in sample.labels} - {"le"},
+        )
+        for family in text_string_to_metric_families(metrics().scrape().decode())
+        if not family.name.startswith("process_")
+    }
+    assert found == SURFACE
+
+
+def test_it_implements_what_is_observed() -> None:
+    inference: InferenceObserver = metrics()
+    memory: MemoryObserver = metrics()
+    assert inference
+    assert memory
+
+
+def test_children_exist_before_the_first_request() -> None:
+    found = samples(metrics())
+    for route in ROUTES:
+        for code in route.codes:
+            labels = f"code={code},method={route.method},route={route.path}"
+            assert found[f"http_requests_total{{{labels}}}"] == 0
+        assert found[f"http_request_duration_seconds_count{{route={route.path}}}"] == 0
+    assert found[f"http_request_duration_seconds_count{{route={OTHER}}}"] == 0
+    for reason in REASONS:
+        assert found[f"requests_rejected_total{{reason={reason}}}"] == 0
+    for stage in ("decode", "base", "search", "combine", "encode"):
+        assert found[f"stage_duration_seconds_count{{stage={stage}}}"] == 0
+    for result in ("created", "replaced", "unchanged"):
+        assert found[f"memorized_rows_total{{result={result}}}"] == 0
+    for predictor in ("base", "resmem"):
+        assert found[f"online_errors_total{{predictor={predictor}}}"] == 0
+
+
+def test_two_apps_count_apart() -> None:
+    one, other = metrics(), metrics()
+    one.on_forgotten(1)
+    assert (samples(one)["forgotten_rows_total"], samples(other)["forgotten_rows_total"]) == (1, 0)
+
+
+def test_before_a_model_is_served_there_is_none() -> None:
+    found = samples(Metrics(series(), REASONS))
+    assert found["queue_rows"] == 0
+    assert not [name for name in found if name.startswith(("model_info", "memory_"))]
+
+
+def test_gauges_are_read_at_the_scrape() -> None:
+    made = metrics()
+    made.in_flight = 4
+    found = samples(made)
+    assert found["memory_rows{tier=sealed}"] == 5
+    assert found["memory_rows{tier=growing}"] == 2
+    assert found["memory_bytes"] == 640
+    assert found["memory_segments"] == 1
+    assert found["memory_revision"] == 9
+    assert found["queue_rows"] == 3
+    assert found["requests_in_flight"] == 4
+    assert found["model_info{name=m,provider=cpu,version=1}"] == 1
+
+
+def test_what_inference_tells() -> None:
+    made = metrics()
+    made.on_batch(5, [0.001, 0.002])
+    made.on_stage("search", 0.5)
+    made.on_corrections(np.array([0.5, np.inf]), np.array([1, 2], np.float32))
+    made.on_learned(OnlineScores(4, 3.5, 1.25, 2, 1))
+    found = samples(made)
+    assert found["inference_batches_total"] == 1
+    assert found["inference_rows_total"] == found["batch_size_rows_sum"] == 5
+    assert found["queue_wait_seconds_count"] == 2
+    assert found["queue_wait_seconds_sum"] == pytest.approx(0.003)
+    assert found["stage_duration_seconds_sum{stage=search}"] == 0.5
+    assert found["neighbour_distance_count"] == 1  # no neighbour is no distance
+    assert found["correction_magnitude_sum"] == 3
+    assert found["online_examples_total"] == 4
+    assert found["online_loss_sum{predictor=base}"] == 3.5
+    assert found["online_loss_sum{predictor=resmem}"] == 1.25
+    assert found["online_errors_total{predictor=base}"] == 2
+    assert found["online_errors_total{predictor=resmem}"] == 1
+
+
+def test_what_the_memory_tells() -> None:
+    made = metrics()
+    made.on_commit(0.02)
+    made.on_memorized(created=3, replaced=2, unchanged=1)
+    made.on_forgotten(7)
+    made.on_sealed(2.0, 100)
+    found = samples(made)
+    assert found["journal_commit_seconds_count"] == 1
+    assert found["seal_duration_seconds_sum"] == 2
+    assert found["memorized_rows_total{result=created}"] == 3
+    assert found["memorized_rows_total{result=replaced}"] == 2
+    assert found["memorized_rows_total{result=unchanged}"] == 1
+    assert found["forgotten_rows_total"] == 7
+
+
+def test_buckets() -> None:
+    found = samples(metrics())
+
+    def bounds(name: str) -> list[float]:
+        prefix = f"{name}_bucket{{le="
+        return sorted(float(key[len(prefix) : -1]) for key in found if key.startswith(prefix))
+
+    seconds = bounds("queue_wait_seconds")
+    assert (seconds[0], seconds[-2]) == (5e-5, 10)
+    rows = bounds("batch_size_rows")[:-1]
+    assert rows == [2**power for power in range(len(rows))]
