@@ -179,7 +179,7 @@ def test_a_mistake_that_is_memorized_with_weight_is_right_the_next_time(
         assert after.revision > before.revision
         assert after.memory_size == before.memory_size + 1
         assert after.correction.distances[0, 0] < 1e-3
-        (found,) = memory.describe([int(after.correction.sequences[0, 0])])
+        (found,) = memory.records.describe([int(after.correction.sequences[0, 0])])
         assert found is not None
         assert found.id == f"row-{wrong}"
 
@@ -239,7 +239,7 @@ def test_what_is_kept_can_be_read_back_as_rows(digits: Digits, memory: ResidualM
         )
         assert appended.created == 2
         assert appended.ids[1] == "mine"
-        assert memory.find("mine").target == digits.labels[1]
+        assert memory.records.find("mine").target == digits.labels[1]
 
     run(base_of(digits), memory, scenario)
 

@@ -1,0 +1,101 @@
+"""Every error becomes an answer here: `{"error": {"code", "message", "field"}}` and its status."""
+
+import logging
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service.errors import InvalidInput, ResmemError
+
+__all__ = ["Answer", "MethodNotAllowed", "RouteNotFound", "answer_to", "raise_as_ours"]
+
+_RETRY_AFTER_S: Final = b"1"
+
+_log = logging.getLogger(__name__)
+
+
+class RouteNotFound(ResmemError):
+    """No route has this path."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(ResmemError):
+    """The route has other methods; `allowed` is the value of the `Allow` header."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request that failed; `code` is also the reason that metrics count."""
+
+    status: int
+    code: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def answer_to(error: Exception, request_id: str) -> Answer:
+    """The contract's answer to any error; what the caller did not cause is logged, not told."""
+    if isinstance(error, ResmemError) and error.status != 500:
+        if error.status == 507:
+            _log.error("%s [request %s]", error, request_id)
+        return Answer(
+            error.status, error.code, _headers(error), _body(error.code, error.message, error.field)
+        )
+    _log.error("a request failed [request %s]", request_id, exc_info=error)
+    message = f"the server failed; its log tells more under request {request_id}"
+    return Answer(500, "internal", [], _body("internal", message, None))
+
+
+def raise_as_ours(app: FastAPI) -> None:
+    """Makes FastAPI's own refusals errors of ours, which the edge answers like all others."""
+
+    async def http(_: Request, error: Exception) -> NoReturn:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            raise MethodNotAllowed("the route has no such method", (error.headers or {})["Allow"])
+        if error.status_code == 404:
+            raise RouteNotFound("there is no such route; /docs lists them all")
+        raise error
+
+    async def validation(_: Request, error: Exception) -> NoReturn:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        raise InvalidInput(first["msg"], str(first["loc"][-1]))
+
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, validation)
+
+
+def _body(code: str, message: str, field: str | None) -> bytes:
+    error = {"code": code, "message": _encodable(message)}
+    if field is not None:
+        error["field"] = _encodable(field)
+    return orjson.dumps({"error": error})
+
+
+def _encodable(text: str) -> str:
+    """What a client sent may come back in a message, lone surrogates and all."""
+    return text.encode(errors="replace").decode()
+
+
+def _headers(error: ResmemError) -> list[tuple[bytes, bytes]]:
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", error.allowed.encode())]
+    if error.status == 401:
+        return [(b"www-authenticate", b"Bearer")]
+    if error.status in (429, 503):
+        return [(b"retry-after", _RETRY_AFTER_S)]
+    return []

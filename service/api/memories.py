@@ -1,0 +1,90 @@
+"""`/memories`: look at what was memorized, and forget it.
+
+Plain functions, not coroutines: FastAPI runs them in its threads, where they may wait for the
+journal.
+"""
+
+from typing import Annotated, Final
+
+import orjson
+from fastapi import Path, Query, Response
+
+from service.api.card import ModelCard
+from service.api.gate import Gate
+from service.api.memorize import LONGEST_NAME
+from service.api.memory_body import memory_json
+from service.errors import MemoryNotFound
+from service.memory.memory import ResidualMemory
+
+__all__ = ["MemoriesRoutes"]
+
+_LARGEST_PAGE: Final = 1000
+
+_Id = Annotated[str, Path(max_length=LONGEST_NAME, description="The id of a memory.")]
+_Source = Annotated[str, Query(min_length=1, max_length=LONGEST_NAME)]
+
+
+class MemoriesRoutes:
+    """The handlers of `/memories` and `/memories/{id}`."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def list(
+        self,
+        source: Annotated[
+            str | None,
+            Query(
+                min_length=1,
+                max_length=LONGEST_NAME,
+                description="Only memories of this source; `fit` for those of the bundle.",
+            ),
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 100,
+        after: Annotated[
+            str | None, Query(max_length=LONGEST_NAME, description="`next` of the last page.")
+        ] = None,
+    ) -> Response:
+        """Lists memories, oldest first: those added online, or those of one source."""
+        card, memory = self._enter()
+        # One more than asked for tells whether there is a next page.
+        found = memory.records.page(source=source, limit=limit + 1, after=after)
+        page = found[:limit]
+        return _json(
+            {
+                "memories": [memory_json(record, card) for record in page],
+                "next": page[-1].id if len(found) > limit else None,
+            }
+        )
+
+    def find(self, id: _Id) -> Response:
+        """Shows one memory."""
+        card, memory = self._enter()
+        return _json(memory_json(memory.records.find(id), card))
+
+    def forget(self, id: _Id) -> Response:
+        """Forgets one memory: gone from the next prediction at once."""
+        _, memory = self._enter()
+        if not memory.forget(id):
+            raise MemoryNotFound(f"no memory has the id {id!r}", "id")
+        return _forgotten(1, memory)
+
+    def forget_source(self, source: _Source) -> Response:
+        """Forgets every memory of a source, say one that turned out to be poisoned."""
+        _, memory = self._enter()
+        return _forgotten(memory.forget_source(source), memory)
+
+    def _enter(self) -> tuple[ModelCard, ResidualMemory]:
+        backend = self._gate.enter()
+        return backend.card, backend.predictor.memory
+
+
+def _forgotten(count: int, memory: ResidualMemory) -> Response:
+    state = {"size": memory.size, "revision": memory.revision}
+    return _json({"forgotten": count, "memory": state})
+
+
+def _json(value: object) -> Response:
+    return Response(
+        orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"
+    )

@@ -1,0 +1,103 @@
+"""`POST /predict`: the request, checked, and the endpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final, Self
+
+from starlette.types import Receive, Scope
+
+from service.api.body import decode_object, quoted, read_body
+from service.api.card import ModelCard
+from service.api.endpoint import Endpoint
+from service.api.gate import Gate
+from service.api.limits import RequestLimits
+from service.api.patience import while_client_waits
+from service.api.prediction_body import FIELDS, Selection, encode_predictions, nearest_memories
+from service.errors import InvalidInput
+from service.inference.rows import Rows
+from service.telemetry.metrics import Metrics
+
+__all__ = ["PredictEndpoint", "PredictRequest"]
+
+_KEYS: Final = quoted("inputs", "neighbours", "top", "fields")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """Rows to predict, and what of the predictions is wanted."""
+
+    rows: Rows
+    selection: Selection
+
+    @classmethod
+    def decode(cls, body: bytes, card: ModelCard, limits: RequestLimits) -> Self:
+        """Checks a body against the contract and the model.
+
+        Raises:
+            MalformedBody, InvalidInput, TooManyRows: naming the field at fault.
+        """
+        value = decode_object(body, _KEYS)
+        if "inputs" not in value:
+            raise InvalidInput("is missing", "inputs")
+        limits.check_rows(value["inputs"])
+        # What is cheap to refuse is refused before the rows are converted.
+        selection = _DEFAULTS[card.task] if len(value) == 1 else _selection(value, card, limits)
+        return cls(Rows.convert(value["inputs"], card.inputs), selection)
+
+
+class PredictEndpoint(Endpoint):
+    """Base prediction plus residual correction, for each row."""
+
+    path = "/predict"
+
+    def __init__(self, gate: Gate, limits: RequestLimits, metrics: Metrics) -> None:
+        self._gate = gate
+        self._limits = limits
+        self._on_stage = metrics.on_stage
+
+    async def answer(self, scope: Scope, receive: Receive) -> bytes:
+        """The JSON body of the answer; whatever is wrong is raised."""
+        backend = self._gate.enter()
+        body = await read_body(scope, receive, self._limits.max_body_bytes)
+        began = perf_counter()
+        request = PredictRequest.decode(body, backend.card, self._limits)
+        self._on_stage("decode", perf_counter() - began)
+        with while_client_waits(receive):
+            predictions = await backend.predictor.predict(request.rows)
+            neighbours = None
+            if request.selection.neighbours:
+                neighbours = await nearest_memories(
+                    predictions.correction, backend.predictor.memory, request.selection.neighbours
+                )
+        began = perf_counter()
+        encoded = encode_predictions(predictions, neighbours, request.selection, backend.card)
+        self._on_stage("encode", perf_counter() - began)
+        return encoded
+
+
+_DEFAULTS: Final = {task: Selection(fields=frozenset(names)) for task, names in FIELDS.items()}
+
+
+def _selection(value: Mapping[str, object], card: ModelCard, limits: RequestLimits) -> Selection:
+    neighbours = value.get("neighbours", 0)
+    if type(neighbours) is not int or not 0 <= neighbours <= limits.max_neighbours:
+        raise InvalidInput(
+            f"must be a whole number from 0 to {limits.max_neighbours}", "neighbours"
+        )
+    top = value.get("top")
+    if top is not None:
+        if card.task == "regression":
+            raise InvalidInput("a regression has no classes to choose from", "top")
+        if type(top) is not int or top < 1:
+            raise InvalidInput("must be a whole number from 1", "top")
+    return Selection(_fields(value.get("fields"), card), neighbours, top)
+
+
+def _fields(value: object, card: ModelCard) -> frozenset[str]:
+    known = FIELDS[card.task]
+    if value is None:
+        return frozenset(known)
+    if not isinstance(value, list) or any(name not in known for name in value):
+        raise InvalidInput(f"must be a list of some of: {', '.join(known)}", "fields")
+    return frozenset(value)

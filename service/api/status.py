@@ -1,0 +1,62 @@
+"""What the service says of itself: `/model`, `/healthz`, `/readyz`, `/metrics`."""
+
+import orjson
+from fastapi import Response
+
+from service.api.gate import Gate
+from service.telemetry.metrics import CONTENT_TYPE, Metrics
+
+__all__ = ["StatusRoutes"]
+
+
+class StatusRoutes:
+    """The handlers; none of them touches the disk."""
+
+    def __init__(self, gate: Gate, metrics: Metrics) -> None:
+        self._gate = gate
+        self._metrics = metrics
+
+    async def model(self) -> Response:
+        """Shows the model that is served, how it scored and what its memory holds."""
+        backend = self._gate.enter()
+        card, memory = backend.card, backend.predictor.memory
+        statistics = memory.statistics()
+        body = {
+            "name": card.name,
+            "version": card.version,
+            "task": card.task,
+            "inputs": [
+                {"name": spec.name, "dtype": spec.dtype, "shape": spec.shape}
+                for spec in card.inputs
+            ],
+            "classes": card.classes,
+            "outputs": card.outputs,
+            "embedding": card.embedding,
+            "parameters": card.parameters,
+            "teaching_weight": card.teaching_weight,
+            "scores": card.scores,
+            "provider": card.provider,
+            "checksums": card.checksums,
+            "memory": {
+                "size": memory.size,
+                "revision": statistics.revision,
+                "sealed_rows": statistics.sealed_rows,
+                "growing_rows": statistics.growing_rows,
+                "segments": statistics.segments,
+                "bytes": statistics.nbytes,
+            },
+        }
+        return Response(orjson.dumps(body), media_type="application/json")
+
+    async def healthz(self) -> Response:
+        """Says that the process is up."""
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    async def readyz(self) -> Response:
+        """Says whether requests are answered: 503 until the model is warm, and while draining."""
+        self._gate.enter()
+        return Response(b'{"status":"ready"}', media_type="application/json")
+
+    async def metrics(self) -> Response:
+        """Tells Prometheus all metrics."""
+        return Response(self._metrics.scrape(), media_type=CONTENT_TYPE)

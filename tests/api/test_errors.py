@@ -1,0 +1,326 @@
+"""The error table of the contract, line by line."""
+
+import errno
+import logging
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import pytest
+from numpy.typing import NDArray
+
+from service.errors import JournalUnavailable, QueueFull
+from service.inference.base_model import BaseModel, BaseOutput
+from service.inference.rows import Rows
+from service.memory.journal import Appended
+from service.memory.memory import ResidualMemory
+from service.memory.records import Records
+from tests.api.conftest import Start
+from tests.api.local_service import LocalService
+from tests.conftest import FittedModel
+
+ROW = [0.0] * 64
+DATA_ROUTES = ("/predict", "/memorize")
+
+
+def error(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
+    """Checks an answer against the contract and returns its message."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    body = answer.json()
+    assert body.keys() == {"error"}
+    found = dict(body["error"])
+    message: str = found.pop("message")
+    assert message
+    assert "Traceback" not in answer.text
+    assert found == ({"code": code} if field is None else {"code": code, "field": field})
+    return message
+
+
+@pytest.mark.parametrize("path", DATA_ROUTES)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{'inputs': []}",
+        b'{"inputs": [[1,]]}',
+        b'{"inputs": [[NaN]]',
+        b'{"inputs": "\xff"}',
+        b'{"ids": ["NaN \\ud800"]}',
+        b"[" * 3000 + b"]" * 3000,
+        b"[NaN," * 3000 + b"0" + b"]" * 3000,
+        "{}".encode("utf-16"),
+    ],
+)
+def test_not_json(digits_service: LocalService, path: str, body: bytes) -> None:
+    error(digits_service.post(path, body), 400, "malformed_body")
+
+
+@pytest.mark.parametrize("path", DATA_ROUTES)
+@pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"inputs"'])
+def test_no_object(digits_service: LocalService, path: str, body: bytes) -> None:
+    error(digits_service.post(path, body), 422, "invalid_input")
+
+
+@pytest.mark.parametrize("path", DATA_ROUTES)
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"{}", "inputs"),
+        (b'{"input": []}', "input"),
+        (b'{"inputs": [[0]], "": 1}', ""),
+        (b'{"inputs": [[0]], "inputs": [[0]]}', "inputs"),
+        (b'{"inputs": [[0]], "in\\u0070uts": [[0]]}', "inputs"),
+        ('{"inputs": [[0]], "é": 1}'.encode(), "é"),
+    ],
+)
+def test_keys(digits_service: LocalService, path: str, body: bytes, field: str) -> None:
+    error(digits_service.post(path, body), 422, "invalid_input", field)
+
+
+def test_a_word_seen_twice_is_no_key_there_twice(digits: FittedModel, start: Start) -> None:
+    body = {"inputs": [ROW], "targets": [1], "ids": ["inputs"], "source": 'caf\u00e9 "ids"'}
+    assert start(digits).post("/memorize", body).status_code == 201
+
+
+RAGGED = [ROW, ROW[1:]]
+
+
+@pytest.mark.parametrize("path", DATA_ROUTES)
+@pytest.mark.parametrize(
+    ("inputs", "field"),
+    [
+        ([], "inputs"),
+        ([[]], "inputs"),
+        (ROW, "inputs"),
+        ([ROW[1:]], "inputs"),
+        ([[ROW]], "inputs"),
+        (RAGGED, "inputs"),
+        ([["0"] * 64], "inputs"),
+        ([[True] * 64], "inputs"),
+        ([[None] * 64], "inputs"),
+        ([[1e39] * 64], "inputs"),
+        ([[10**400] * 64], "inputs"),
+        (None, "inputs"),
+        (7, "inputs"),
+        ("rows", "inputs"),
+        ({}, "inputs.pixels"),
+        ({"pixel": [ROW]}, "inputs.pixel"),
+        ({"pixels": [ROW], "age": [1]}, "inputs.age"),
+    ],
+)
+def test_inputs(digits_service: LocalService, path: str, inputs: object, field: str) -> None:
+    body = {"inputs": inputs} | ({"targets": [1]} if path == "/memorize" else {})
+    error(digits_service.post(path, body), 422, "invalid_input", field)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_not_finite(digits_service: LocalService, number: str) -> None:
+    body = f'{{"inputs": [[{",".join([number] * 64)}]]}}'.encode()
+    message = error(digits_service.post("/predict", body), 422, "invalid_input", "inputs")
+    assert "row 0" in message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("neighbours", -1),
+        ("neighbours", 101),
+        ("neighbours", 1.0),
+        ("neighbours", True),
+        ("neighbours", "1"),
+        ("neighbours", None),
+        ("top", 0),
+        ("top", -1),
+        ("top", 1.5),
+        ("top", True),
+        ("top", "all"),
+        ("fields", "label"),
+        ("fields", ["value"]),
+        ("fields", ["labels"]),
+        ("fields", [7]),
+        ("fields", [["label"]]),
+        ("fields", {"label": 1}),
+    ],
+)
+def test_options(digits_service: LocalService, field: str, value: object) -> None:
+    answer = digits_service.post("/predict", {"inputs": [ROW], field: value})
+    error(answer, 422, "invalid_input", field)
+
+
+def test_most_neighbours_is_a_setting(digits: FittedModel, start: Start) -> None:
+    service = start(digits, max_neighbours=3)
+    assert service.post("/predict", {"inputs": [ROW], "neighbours": 3}).status_code == 200
+    message = error(
+        service.post("/predict", {"inputs": [ROW], "neighbours": 4}),
+        422,
+        "invalid_input",
+        "neighbours",
+    )
+    assert "3" in message
+
+
+@pytest.mark.parametrize("path", DATA_ROUTES)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_too_large(digits: FittedModel, start: Start, path: str, chunked: bool) -> None:
+    service = start(digits, max_body_bytes=1024)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b" " * 256
+
+    content: Any = chunks() if chunked else b" " * 1025
+    answer = service.request("POST", path, content=content)
+    assert ("content-length" in answer.request.headers) is not chunked
+    error(answer, 413, "body_too_large")
+
+
+def test_a_body_in_chunks_is_read_whole(digits: FittedModel, start: Start) -> None:
+    service = start(digits)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"inputs": [['
+        yield b",".join([b"0"] * 64)
+        yield b"]]}"
+
+    assert service.request("POST", "/predict", content=chunks()).status_code == 200
+
+
+@pytest.mark.parametrize("path", DATA_ROUTES)
+def test_too_many_rows(digits: FittedModel, start: Start, path: str) -> None:
+    service = start(digits, max_request_rows=2)
+    body = {"inputs": [ROW] * 3, "targets": [1] * 3} if path == "/memorize" else {"inputs": [1] * 3}
+    error(service.post(path, body), 413, "too_many_rows", "inputs")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "BREW"])
+@pytest.mark.parametrize("path", ["/", "/predicts", "/predict/", "/v1/predict", "/favicon.ico"])
+def test_unknown_routes(digits_service: LocalService, method: str, path: str) -> None:
+    error(digits_service.request(method, path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/predict", "POST"),
+        ("PUT", "/memorize", "POST"),
+        ("POST", "/memories/a", "GET"),
+        ("POST", "/model", "GET"),
+        ("BREW", "/healthz", "GET"),
+    ],
+)
+def test_other_methods(digits_service: LocalService, method: str, path: str, allowed: str) -> None:
+    answer = digits_service.request(method, path)
+    error(answer, 405, "method_not_allowed")
+    assert allowed in answer.headers["allow"]
+
+
+def test_queue_full(digits: FittedModel, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused on arrival while the model is busy; and served again once it is not."""
+    busy, go_on = threading.Event(), threading.Event()
+    service = start(digits, max_queue_rows=4, max_request_rows=4)
+    run = BaseModel.run
+
+    def slow(self: BaseModel, rows: Rows) -> BaseOutput:
+        busy.set()
+        assert go_on.wait(30)
+        return run(self, rows)
+
+    monkeypatch.setattr(BaseModel, "run", slow)
+
+    async def overload() -> list[httpx.Response]:
+        import asyncio
+
+        first = asyncio.ensure_future(service.client.post("/predict", json={"inputs": [ROW] * 3}))
+        await asyncio.to_thread(busy.wait, 30)
+        refused = await service.client.post("/predict", json={"inputs": [ROW] * 2})
+        go_on.set()
+        return [await first, refused, await service.client.post("/predict", json={"inputs": [ROW]})]
+
+    first, refused, later = service.run(overload())
+    error(refused, 429, "queue_full")
+    assert int(refused.headers["retry-after"]) > 0
+    assert (first.status_code, later.status_code) == (200, 200)
+
+
+def test_journal_unwritable(
+    digits: FittedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start(digits)
+
+    def full(*_: object) -> Future[Appended]:
+        failed: Future[Appended] = Future()
+        failed.set_exception(JournalUnavailable(f"errno {errno.ENOSPC}: no space left"))
+        return failed
+
+    monkeypatch.setattr(ResidualMemory, "append", full)
+    answer = service.post("/memorize", {"inputs": [ROW], "targets": [1]})
+    error(answer, 507, "journal_unavailable")
+    assert service.post("/predict", {"inputs": [ROW]}).status_code == 200
+
+
+def test_memory_queue_full(
+    digits: FittedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start(digits)
+
+    def full(*_: object) -> Future[Appended]:
+        raise QueueFull("the disk does not keep up")
+
+    monkeypatch.setattr(ResidualMemory, "append", full)
+    answer = service.post("/memorize", {"inputs": [ROW], "targets": [1]})
+    error(answer, 429, "queue_full")
+    assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/memorize", "/memories", "/model"])
+def test_our_own_mistakes(
+    digits: FittedModel,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+) -> None:
+    """500, a body that tells nothing of the inside, a traceback in the log under the same id."""
+    service = start(digits)
+
+    def broken(*_: object, **__: object) -> NDArray[Any]:
+        raise ZeroDivisionError("secret")
+
+    for owner, name in (
+        (ResidualMemory, "correct"),
+        (ResidualMemory, "statistics"),
+        (Records, "page"),
+    ):
+        monkeypatch.setattr(owner, name, broken)
+    with caplog.at_level(logging.ERROR):
+        if path in DATA_ROUTES:
+            body = {"inputs": [ROW]} | ({"targets": [1]} if path == "/memorize" else {})
+            answer = service.post(path, body)
+        else:
+            answer = service.get(path)
+    message = error(answer, 500, "internal")
+    assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] in message
+    (record,) = [one for one in caplog.records if one.exc_info]
+    assert answer.headers["x-request-id"] in record.getMessage()
+    assert "ZeroDivisionError: secret" in caplog.text
+
+
+def test_draining(digits: FittedModel, start: Start) -> None:
+    service = start(digits)
+    service.app.gate.drain()
+    for path in ("/readyz", "/model", "/memories", "/memories/a"):
+        answer = service.get(path)
+        error(answer, 503, "not_ready")
+        assert answer.headers["retry-after"]
+    for path in DATA_ROUTES:
+        error(service.post(path, {"inputs": [ROW]}), 503, "not_ready")
+    error(service.delete("/memories/a"), 503, "not_ready")
+    for path in ("/healthz", "/metrics", "/docs", "/openapi.json"):
+        assert service.get(path).status_code == HTTPStatus.OK

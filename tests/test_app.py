@@ -1,0 +1,106 @@
+"""Building the app: what is checked before, what happens when loading fails or is cut short."""
+
+import asyncio
+import logging
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.app import ResmemApp, create_app
+from service.errors import BundleError, CorruptFile
+from service.memory.memory import ResidualMemory
+from service.settings import Settings, load
+from tests.conftest import FittedModel
+
+
+def settings(model: FittedModel, folder: Path) -> Settings:
+    return load(store=model.store, state_dir=folder / "state")
+
+
+async def until_over(app: ResmemApp) -> httpx.Response:
+    """What `/readyz` says once loading is over, and the model's own routes say the same."""
+    transport = httpx.ASGITransport(app.asgi)
+    async with (
+        app.asgi.router.lifespan_context(app.asgi),
+        httpx.AsyncClient(transport=transport, base_url="http://resmem") as client,
+    ):
+        assert (await client.get("/healthz")).status_code == 200
+        first = await client.get("/readyz")
+        assert (first.status_code, first.json()["error"]["code"]) == (503, "not_ready")
+        answer = first
+        while "being loaded" in answer.text:
+            await asyncio.sleep(0.001)
+            answer = await client.get("/readyz")
+        assert (await client.get("/model")).status_code == answer.status_code
+        return answer
+
+
+def test_not_ready_until_loaded(digits: FittedModel, tmp_path: Path) -> None:
+    app = ResmemApp(settings(digits, tmp_path))
+    assert asyncio.run(until_over(app)).status_code == 200
+    assert (tmp_path / "state/digits/1").is_dir()
+
+
+def test_there_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        create_app(load(store=tmp_path))
+
+
+def test_a_file_of_the_bundle_is_missing(digits: FittedModel, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(digits.store, tmp_path / "store"))
+    (store / "digits/1/memories/graph.hnsw").unlink()
+    with pytest.raises(CorruptFile, match="graph"):
+        create_app(load(store=store))
+
+
+def test_a_model_that_does_not_load(
+    digits: FittedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Path(shutil.copytree(digits.store, tmp_path / "store"))
+    model = store / "digits/1/base.onnx"
+    model.write_bytes(b"\0" * model.stat().st_size)
+    app = ResmemApp(load(store=store, state_dir=tmp_path / "state"))
+    with caplog.at_level(logging.ERROR):
+        answer = asyncio.run(until_over(app))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+    assert "log" in answer.json()["error"]["message"]
+    assert isinstance(app.gate.failure, BundleError)
+    assert "base.onnx" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_what_nobody_expected_is_logged_whole(
+    digits: FittedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(_: ResidualMemory) -> None:
+        raise ZeroDivisionError("why")
+
+    monkeypatch.setattr(ResidualMemory, "warm", broken)
+    with caplog.at_level(logging.ERROR):
+        answer = asyncio.run(until_over(ResmemApp(settings(digits, tmp_path))))
+    assert answer.status_code == 503
+    assert "Traceback" in caplog.text
+    # The memory was open by then, and is closed all the same.
+    assert not list(tmp_path.rglob("*-wal"))
+
+
+def test_ended_while_it_loads(digits: FittedModel, tmp_path: Path) -> None:
+    app = ResmemApp(settings(digits, tmp_path))
+
+    async def short_life() -> None:
+        async with app.asgi.router.lifespan_context(app.asgi):
+            pass
+
+    asyncio.run(short_life())
+    assert app.gate.draining
+    assert not list(tmp_path.rglob("*-wal"))
+
+
+def test_a_version_by_its_number(digits: FittedModel, tmp_path: Path) -> None:
+    app = ResmemApp(load(store=digits.store, state_dir=tmp_path, model="digits/1"))
+    assert asyncio.run(until_over(app)).status_code == 200
