@@ -1,0 +1,147 @@
+"""`resmem fit`: an ONNX model and labelled rows become a bundle."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from pathlib import Path
+
+from service.bundle.extra import require
+from service.errors import BundleError
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+    """Declare the command and its options."""
+    parser = subparsers.add_parser(
+        "fit",
+        help="make a bundle of an ONNX model and a training set",
+        description="Runs the model over labelled rows, keeps its residuals as memories, chooses "
+        "the parameters on held-out rows and publishes a new version in the model store.",
+    )
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="FILE", help="the base model, ONNX")
+    add(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="labelled rows, best those that the base was trained on: train.npz, x.npy,y.npy or "
+        "train.parquet",
+    )
+    add(
+        "--unseen",
+        metavar="FILE",
+        help="labelled rows that the base was not trained on: parameters are chosen on one half, "
+        "reported on the other, and all become memories",
+    )
+    add("--test", metavar="FILE", help="labelled rows to score once, at the end")
+    add(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("RESMEM_STORE") or "model_store"),
+        help="folder of the bundles (default: $RESMEM_STORE, else model_store)",
+    )
+    add("--name", required=True, help="name of the model in the store")
+    add("--task", choices=("classification", "regression"), help="by default the targets decide")
+    add("--target", metavar="KEY", help="key or column of the targets; several: a,b")
+    add(
+        "--classes",
+        metavar="FILE|A,B,C",
+        help="class names in the order of the model's outputs",
+    )
+    add(
+        "--embedding",
+        metavar="TENSOR",
+        help="tensor to find neighbours by, or `input` for the standardised inputs; by default "
+        "what the model's last layer reads",
+    )
+    add("--embedding-dim", type=_positive, metavar="D", help="reduce the embedding to D axes")
+    add(
+        "--output",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="output that is the prediction; repeat it for a regression with several",
+    )
+    add(
+        "--whiten",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="whiten the embedding; auto does what is best on held-out rows",
+    )
+    add("--m", type=_positive, default=16, help="links of the graph per row")
+    add("--ef-construction", type=_positive, default=200, help="breadth of the graph's build")
+    add(
+        "--max-memories",
+        type=_positive,
+        metavar="N",
+        help="keep a random N of the rows, each class with its share",
+    )
+    add("--seed", type=_natural, default=0, help="of every random choice")
+    add(
+        "--provider",
+        choices=("auto", "cpu", "cuda", "tensorrt"),
+        default="auto",
+        help="what runs the base model",
+    )
+    add("--batch-rows", type=_positive, default=256, help="rows per run of the base model")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Fit, and print what was chosen and how good it is.
+
+    Raises:
+        ResmemError: the model or the data cannot be used.
+    """
+    require("tqdm", "the progress bar of `resmem fit`")
+    # Here, not above: the other commands work without the extra `fit`, and start faster.
+    from service.bundle.fit import FitSettings, fit
+    from service.bundle.labels import read_classes
+    from service.bundle.progress import Terminal
+    from service.bundle.report import render_choice, render_scores
+    from service.memory.graph_settings import GraphSettings
+
+    settings = FitSettings(
+        model=args.model,
+        data=args.data,
+        store=args.store,
+        name=args.name,
+        unseen=args.unseen,
+        test=args.test,
+        task=args.task,
+        target=args.target,
+        classes=None if args.classes is None else read_classes(args.classes),
+        embedding=args.embedding,
+        embedding_dim=args.embedding_dim,
+        outputs=args.output,
+        whiten=args.whiten,
+        graph=GraphSettings(m=args.m, ef_construction=args.ef_construction),
+        max_memories=args.max_memories,
+        seed=args.seed,
+        provider=args.provider,
+        batch_rows=args.batch_rows,
+    )
+    try:
+        bundle = fit(settings, Terminal())
+    except OSError as error:
+        raise BundleError(f"cannot write to {args.store}: {error}") from error
+    manifest = bundle.manifest
+    sys.stdout.write(
+        f"{render_choice(manifest)}\n\n{render_scores(manifest.scores)}\n\n{bundle.path}\n"
+    )
+    return 0
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
