@@ -22,7 +22,6 @@ from service.inference.batcher import Limits
 from service.inference.predictor import Predictor
 from service.memory.memory import ResidualMemory
 from service.memory.options import MemoryOptions
-from service.memory.segment_rows import MemoryShape
 from service.settings import Settings
 from service.telemetry.logs import fields
 from service.telemetry.metrics import Metrics
@@ -114,7 +113,7 @@ class ResmemApp:
         memory = ResidualMemory.open(
             settings.state_dir / manifest.name / manifest.version,
             fitted=self._bundle.memories_path,
-            shape=MemoryShape(manifest.embedding.dim, manifest.outputs, manifest.task),
+            shape=manifest.memory_shape(),
             options=MemoryOptions(growing_bytes=settings.growing_bytes),
             observer=self.metrics,
         )

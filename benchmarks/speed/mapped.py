@@ -25,9 +25,10 @@ from service.memory import _kernel
 from service.memory.build import build_segment
 from service.memory.graph_settings import GraphSettings
 from service.memory.sealed import SealedSegment
-from service.memory.segment_rows import SegmentRows
+from service.memory.segment_rows import MemoryShape, SegmentRows
 
 DIM, WIDTH = 128, 10
+SHAPE = MemoryShape(DIM, WIDTH, "classification")
 _SHIFTS = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if abs(dy) + abs(dx) <= 3][:17]
 _K, _EF = 50, 128
 
@@ -63,7 +64,7 @@ def ensure_segment(folder: Path, data: Path) -> None:
     rows = million_rows(data)
     print(f"building {len(rows)} rows of {DIM} numbers in {folder}, minutes")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    build_segment(folder, rows, GraphSettings())
+    build_segment(folder, rows, GraphSettings(), SHAPE)
 
 
 def anonymous_kib() -> int:
@@ -76,7 +77,7 @@ def anonymous_kib() -> int:
 
 def open_mapped(folder: Path) -> Callable[[NDArray[np.float32]], object]:
     """Opens the segment as the service does; gives its search."""
-    segment = SealedSegment.open(folder, dim=DIM, width=WIDTH)
+    segment = SealedSegment.open(folder, SHAPE)
     return lambda query: _kernel.correct([segment.native], query, WIDTH, _K, _EF, 1.0, 0.0)
 
 

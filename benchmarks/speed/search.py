@@ -56,13 +56,13 @@ class Case:
         parts = [images[i : i + _MODEL_ROWS] for i in range(0, len(images), _MODEL_ROWS)]
         index = hnswlib.Index("l2", manifest.embedding.dim)
         index.load_index(str(folder / "graph.hnsw"))
-        rule = manifest.parameters.rule()
+        rule, shape = manifest.parameters.rule(), manifest.memory_shape()
         index.set_ef(max(rule.ef, rule.k))
         index.set_num_threads(1)
         return cls(
-            SealedSegment.open(folder, dim=manifest.embedding.dim, width=manifest.outputs),
+            SealedSegment.open(folder, shape),
             index,
-            np.load(folder / "residuals.npy"),
+            shape.codec.decode(np.load(folder / "residuals.npy"), shape.width),
             np.concatenate([model.run(Rows({name: part})).embeddings for part in parts]),
             rule,
         )

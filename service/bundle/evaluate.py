@@ -18,7 +18,6 @@ from service.inference.base_model import BaseModel, Provider
 from service.inference.residuals import base_prediction
 from service.memory.memory import ResidualMemory
 from service.memory.sealed import SealedSegment
-from service.memory.segment_rows import MemoryShape
 
 __all__ = ["evaluate"]
 
@@ -46,8 +45,8 @@ def evaluate(
     chosen = manifest.parameters
     base = base_prediction(output.logits, manifest.task, chosen.temperature)
     knn, resmem = np.empty_like(base), np.empty_like(base)
-    shape = MemoryShape(manifest.embedding.dim, manifest.outputs, manifest.task)
-    fitted = SealedSegment.open(bundle.memories_path, dim=shape.dim, width=shape.width)
+    shape = manifest.memory_shape()
+    fitted = SealedSegment.open(bundle.memories_path, shape)
     plain = Setting(chosen.k, chosen.sigma, chosen.temperature, alpha=0.0)
     memory = ResidualMemory.open(None, fitted=bundle.memories_path, shape=shape)
     try:

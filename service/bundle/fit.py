@@ -186,12 +186,13 @@ def _build(
 ) -> tuple[Parameters, float]:
     """Build the segment, then find out how broadly its graph must be searched."""
     setting, folder = choice.setting, draft.path / "memories"
+    shape = MemoryShape(choice.transform.dim, stage_one.width, stage_one.task)
     with progress.bar("building the graph", len(rows)) as advance:
-        build_segment(folder, rows, settings.graph, progress=advance)
+        build_segment(folder, rows, settings.graph, shape, progress=advance)
     asked = held_out.report.first(_RECALL_QUERIES)
     ef, recall = choose_ef(
         folder,
-        MemoryShape(choice.transform.dim, stage_one.width, stage_one.task),
+        shape,
         rows.embeddings,
         choice.transform.apply(asked.rows.embeddings),
         SoftKnn(setting.k, setting.sigma, setting.alpha),

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 
 from service.inference.residuals import Task
 from service.inference.tensor_spec import TensorSpec
+from service.memory.codec import FLOAT32, ResidualCodec
+from service.memory.segment_rows import MemoryShape
 from service.memory.soft_knn import SoftKnn
 
 __all__ = [
@@ -62,6 +64,10 @@ def _inside(name: str) -> str:
     if path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
         raise ValueError(f"{name!r} is no path inside a bundle")
     return name
+
+
+def _codec_name(name: str) -> str:
+    return ResidualCodec.named(name).name
 
 
 class _Part(BaseModel):
@@ -135,6 +141,8 @@ class Manifest(_Part):
     outputs: int = Field(ge=1)
     """L, the width of scores, base and correction."""
     embedding: EmbeddingSpec
+    residuals: Annotated[str, AfterValidator(_codec_name)] = FLOAT32.name
+    """The codec of stored residuals: `float32`, `float16` or `top-M`."""
     parameters: Parameters
     teaching_weight: FiniteFloat = Field(gt=0)
     """Importance with which one `/memorize` turns 99 of 100 wrong answers right."""
@@ -143,6 +151,11 @@ class Manifest(_Part):
     memories: int = Field(ge=1)
     scores: list[ScoreTable]
     files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
+
+    def memory_shape(self) -> MemoryShape:
+        """What every memory of this model looks like."""
+        codec = ResidualCodec.named(self.residuals)
+        return MemoryShape(self.embedding.dim, self.outputs, self.task, codec)
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:

@@ -7,13 +7,18 @@ instruction_set: str
 
 class CorruptGraph(ValueError): ...
 
+class Codec:
+    def __init__(self, kind: str, width: int, kept: int = 0) -> None: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def stride(self) -> int: ...
+
 class Segment:
     @property
     def rows(self) -> int: ...
     @property
     def dim(self) -> int: ...
-    @property
-    def width(self) -> int: ...
     @property
     def dead_rows(self) -> int: ...
     def forget(self, row: int) -> bool: ...
@@ -26,21 +31,22 @@ class SealedSegment(Segment):
     def __init__(
         self,
         graph: NDArray[np.uint8],
-        residuals: NDArray[np.float32],
+        codes: NDArray[np.uint8],
         weights: NDArray[np.float32],
         sequences: NDArray[np.int64],
         dim: int,
+        codec: Codec,
         name: str,
     ) -> None: ...
 
 class GrowingSegment(Segment):
-    def __init__(self, capacity: int, dim: int, width: int) -> None: ...
+    def __init__(self, capacity: int, dim: int, codec: Codec) -> None: ...
     @property
     def capacity(self) -> int: ...
     def append(
         self,
         vectors: NDArray[np.float32],
-        residuals: NDArray[np.float32],
+        codes: NDArray[np.uint8],
         weights: NDArray[np.float32],
         sequences: NDArray[np.int64],
         start: int = 0,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service import durable
 from service.memory.graph_settings import GraphSettings
 from service.memory.sealed import ARRAYS, SEGMENT_FORMAT, SealedSegment
-from service.memory.segment_rows import SegmentRows
+from service.memory.segment_rows import MemoryShape, SegmentRows
 
 __all__ = ["build_segment"]
 
@@ -24,6 +24,7 @@ def build_segment(
     folder: Path,
     rows: SegmentRows | None,
     graph: GraphSettings,
+    shape: MemoryShape,
     *,
     base: SealedSegment | None = None,
     progress: Callable[[int], None] | None = None,
@@ -36,6 +37,7 @@ def build_segment(
         folder: must not exist; its parent must.
         rows: what to add; label i of the graph is row i of the arrays, those of `base` first.
         graph: build parameters; of a carried-on graph only the number of threads counts.
+        shape: sizes of the memories, and how their residuals are stored.
         base: a segment whose rows come first, forgotten ones included, and whose graph is carried
             on, so that only `rows` are inserted.
         progress: called with the number of rows added since the last call.
@@ -59,12 +61,12 @@ def build_segment(
             if progress is not None:
                 progress(len(chunk))
     index.save_index(str(folder / "graph.hnsw"))
-    count, dim = index.get_current_count(), index.dim
-    _check_saved(folder / "graph.hnsw", count, dim, index.M)
+    count = index.get_current_count()
+    _check_saved(folder / "graph.hnsw", count, shape.dim, index.M)
     for name in ARRAYS:
         parts = [part[name] for part in (_base_arrays(base), _arrays(rows)) if part]
         np.save(folder / f"{name}.npy", np.concatenate(parts))
-    _write_description(folder, count, dim)
+    _write_description(folder, count, shape)
 
 
 def _start_index(
@@ -96,8 +98,7 @@ def _check_saved(path: Path, count: int, dim: int, m: int) -> None:
         raise OSError(f"{path} was not written whole: {path.stat().st_size} bytes of {least}")
 
 
-def _write_description(folder: Path, rows: int, dim: int) -> None:
-    width = np.load(folder / "residuals.npy", mmap_mode="r").shape[1]
+def _write_description(folder: Path, rows: int, shape: MemoryShape) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
         durable.sync(path)
@@ -105,8 +106,9 @@ def _write_description(folder: Path, rows: int, dim: int) -> None:
     description = {
         "format": SEGMENT_FORMAT,
         "rows": rows,
-        "dim": dim,
-        "width": width,
+        "dim": shape.dim,
+        "width": shape.width,
+        "residuals": shape.codec.name,
         "files": files,
     }
     durable.write_atomically(

@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Self
 
 from service.memory.build import build_segment
+from service.memory.codec import ResidualCodec
 from service.memory.graph_settings import GraphSettings
 from service.memory.sealed import SealedSegment
 from service.memory.segment_rows import MemoryShape, SegmentRows
@@ -45,8 +46,9 @@ class BuildTask:
     def load(cls, text: str) -> Self:
         """The task in a line of `dump`."""
         content = json.loads(text)
-        shape, graph = MemoryShape(**content.pop("shape")), GraphSettings(**content.pop("graph"))
-        return cls(**content, shape=shape, graph=graph)
+        shape, graph = content.pop("shape"), content.pop("graph")
+        codec = ResidualCodec(**shape.pop("codec"))
+        return cls(**content, shape=MemoryShape(**shape, codec=codec), graph=GraphSettings(**graph))
 
 
 def run(task: BuildTask) -> int:
@@ -54,7 +56,7 @@ def run(task: BuildTask) -> int:
     base = None
     first = task.first
     if task.base is not None:
-        base = SealedSegment.open(Path(task.base), dim=task.shape.dim, width=task.shape.width)
+        base = SealedSegment.open(Path(task.base), task.shape)
         base.verify()
         first = base.native.sequence(base.rows - 1) + 1
     connection = open_reader(Path(task.journal))
@@ -65,7 +67,7 @@ def run(task: BuildTask) -> int:
     rows = SegmentRows.concatenate(parts) if parts else None
     if rows is None and base is None:
         return 0
-    build_segment(Path(task.folder), rows, task.graph, base=base)
+    build_segment(Path(task.folder), rows, task.graph, task.shape, base=base)
     return (0 if rows is None else len(rows)) + (0 if base is None else base.rows)
 
 

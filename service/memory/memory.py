@@ -65,9 +65,7 @@ class ResidualMemory:
         observer: MemoryObserver,
     ) -> None:
         self._shape = shape
-        self._fitted = (
-            None if fitted is None else SealedSegment.open(fitted, dim=shape.dim, width=shape.width)
-        )
+        self._fitted = None if fitted is None else SealedSegment.open(fitted, shape)
         self._options = options
         self._folders = folders = None if state is None else StateFolders(state)
         self._tiers = Tiers(folders, shape, self._fitted, options.growing_bytes)

@@ -44,7 +44,8 @@ def enforce(retention: Retention, journal: Journal, shape: MemoryShape) -> int:
     """
     rows = [] if retention.capacity_rows is None else [retention.capacity_rows]
     if retention.capacity_bytes is not None and (row_bytes := journal.row_bytes()):
-        sealed = 4 * (shape.dim + 2 * shape.width) + _SEALED_OVERHEAD_BYTES
+        residual = shape.codec.native(shape.width).stride
+        sealed = 4 * (shape.dim + shape.width) + residual + _SEALED_OVERHEAD_BYTES
         rows.append(max(1, retention.capacity_bytes // (row_bytes + sealed)))
     before_ms = None
     if retention.max_age_s is not None:

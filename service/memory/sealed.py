@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service import durable
 from service.errors import CorruptFile
 from service.memory import _kernel
+from service.memory.segment_rows import MemoryShape
 
 __all__ = ["ARRAYS", "SEGMENT_FORMAT", "SealedSegment"]
 
@@ -27,6 +28,7 @@ class _Description:
     rows: int
     dim: int
     width: int
+    residuals: str
     sizes: dict[str, int]
     checksums: dict[str, str]
 
@@ -43,6 +45,7 @@ class _Description:
                 rows=int(content["rows"]),
                 dim=int(content["dim"]),
                 width=int(content["width"]),
+                residuals=str(content["residuals"]),
                 sizes={name: int(entry["bytes"]) for name, entry in files.items()},
                 checksums={name: str(entry["sha256"]) for name, entry in files.items()},
             )
@@ -73,7 +76,7 @@ class SealedSegment:
         self.nbytes = nbytes
 
     @classmethod
-    def open(cls, folder: Path, *, dim: int, width: int) -> "SealedSegment":
+    def open(cls, folder: Path, shape: MemoryShape) -> "SealedSegment":
         """Maps the segment in `folder` after checks of sizes, headers and shapes.
 
         Raises:
@@ -81,10 +84,12 @@ class SealedSegment:
             FileNotFoundError: the folder has no `segment.json` (or is gone).
         """
         description = _Description.read(folder / "segment.json")
-        if (description.dim, description.width) != (dim, width):
+        theirs = (description.dim, description.width, description.residuals)
+        ours = (shape.dim, shape.width, shape.codec.name)
+        if theirs != ours:
             raise CorruptFile(
-                f"{folder / 'segment.json'}: embeddings of {description.dim} and residuals of "
-                f"{description.width} numbers, where the model gives {dim} and {width}"
+                f"{folder / 'segment.json'}: embeddings and residuals of {_sizes(*theirs)}, "
+                f"where the model gives {_sizes(*ours)}"
             )
         for name, size in description.sizes.items():
             path = folder / name
@@ -93,17 +98,19 @@ class SealedSegment:
             if path.stat().st_size != size:
                 raise CorruptFile(f"{path} has {path.stat().st_size} bytes instead of {size}")
         rows = description.rows
-        residuals = _map_array(folder / "residuals.npy", np.float32, (rows, width))
+        dtype, columns = shape.codec.stored_shape(shape.width)
+        codes = _map_array(folder / "residuals.npy", dtype, (rows, columns))
         weights = _map_array(folder / "weights.npy", np.float32, (rows,))
         sequences = _map_array(folder / "sequences.npy", np.int64, (rows,))
         graph_path = folder / "graph.hnsw"
         try:
             native = _kernel.SealedSegment(
                 graph=np.memmap(graph_path, np.uint8, mode="r"),
-                residuals=residuals,
+                codes=shape.codec.bytes_of(codes),
                 weights=weights,
                 sequences=sequences,
-                dim=dim,
+                dim=shape.dim,
+                codec=shape.codec.native(shape.width),
                 name=str(graph_path),
             )
         except _kernel.CorruptGraph as error:
@@ -150,6 +157,10 @@ class SealedSegment:
         for name, expected in _Description.read(self.folder / "segment.json").checksums.items():
             if durable.sha256_of(self.folder / name) != expected:
                 raise CorruptFile(f"{self.folder / name} differs from its checksum")
+
+
+def _sizes(dim: int, width: int, residuals: str) -> str:
+    return f"{dim} and {width} numbers ({residuals})"
 
 
 def _load(path: Path) -> NDArray[Any]:

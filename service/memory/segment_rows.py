@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.memory.codec import FLOAT32, ResidualCodec
 
 __all__ = ["MemoryShape", "SegmentRows", "Targets"]
 
@@ -21,6 +23,8 @@ class MemoryShape:
     width: int
     """L: length of a residual."""
     task: Literal["classification", "regression"]
+    codec: ResidualCodec = FLOAT32
+    """How residuals are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,8 @@ class SegmentRows:
 
     embeddings: NDArray[np.float32]
     """`[n, d]`."""
-    residuals: NDArray[np.float32]
-    """`[n, L]`."""
+    residuals: NDArray[Any]
+    """`[n, ...]`: residuals as the codec of the model stores them; float32 `[n, L]` by default."""
     targets: Targets
     """Class indexes int32 `[n]`, or float32 `[n, L]` for regression."""
     sequences: NDArray[np.int64]

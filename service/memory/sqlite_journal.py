@@ -207,6 +207,7 @@ class SqliteJournal:
             "dim": str(shape.dim),
             "width": str(shape.width),
             "task": shape.task,
+            "residuals": shape.codec.name,
         }
         with self._database.transaction() as connection:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
@@ -221,7 +222,7 @@ class SqliteJournal:
                 raise CorruptFile(f"{path} was made for {theirs}, the model needs {ours}")
 
     def _append(self, connection: sqlite3.Connection, memories: Memories) -> Written:
-        rows = columns(memories)
+        rows = columns(memories, self._shape)
         fresh, created, replaced = [], 0, 0
         for id, row in zip(memories.ids, rows, strict=True):
             old = None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.memory.journal import Memories, MemoryRecord, StoredMemory
 from service.memory.segment_rows import MemoryShape, SegmentRows, Targets
@@ -74,10 +75,10 @@ def make_id() -> str:
     return f"{time.time_ns():016x}{random.getrandbits(64):016x}"
 
 
-def columns(memories: Memories) -> list[Columns]:
+def columns(memories: Memories, shape: MemoryShape) -> list[Columns]:
     """The rows of a request as the values of INSERT."""
     embeddings = np.ascontiguousarray(memories.embeddings, np.float32)
-    residuals = np.ascontiguousarray(memories.residuals, np.float32)
+    residuals = shape.codec.encode(memories.residuals)
     targets = np.ascontiguousarray(memories.targets)
     times = memories.created_ms or [time.time_ns() // 1_000_000] * len(memories)
     return [
@@ -109,7 +110,7 @@ def read_stored(row: Sequence[Any], shape: MemoryShape) -> StoredMemory:
         record=read_record(record, shape),
         input=encoded,
         embedding=np.frombuffer(embedding, np.float32),
-        residual=np.frombuffer(residual, np.float32),
+        residual=shape.codec.decode(_codes([residual], shape), shape.width)[0],
     )
 
 
@@ -122,7 +123,7 @@ def read_segment_rows(
         embeddings, residuals, targets, sequences, weights = zip(*rows, strict=True)
         yield SegmentRows(
             embeddings=_matrix(embeddings, shape.dim),
-            residuals=_matrix(residuals, shape.width),
+            residuals=_codes(residuals, shape),
             targets=_targets(targets, shape),
             sequences=np.array(sequences, np.int64),
             weights=np.array(weights, np.float32),
@@ -133,6 +134,11 @@ def _matrix(
     blobs: Sequence[bytes], columns: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     return np.frombuffer(b"".join(blobs), np.float32).reshape(len(blobs), columns)
+
+
+def _codes(blobs: Sequence[bytes], shape: MemoryShape) -> NDArray[Any]:
+    dtype, columns = shape.codec.stored_shape(shape.width)
+    return np.frombuffer(b"".join(blobs), dtype).reshape(len(blobs), columns)
 
 
 def _targets(blobs: Sequence[bytes], shape: MemoryShape) -> Targets:

@@ -63,7 +63,7 @@ class Tiers:
     ) -> None:
         self._folders = folders
         self._shape = shape
-        self._row_bytes = 4 * (shape.dim + shape.width) + 12
+        self._row_bytes = 4 * shape.dim + shape.codec.native(shape.width).stride + 12
         self._capacity = max(_FEWEST_GROWING_ROWS, growing_bytes // self._row_bytes)
         self.snapshot = Snapshot(fitted, (), {}, (), Position())
 
@@ -132,7 +132,7 @@ class Tiers:
     ) -> SealedSegment:
         assert self._folders is not None, "a catalogue comes from a state folder"
         folder = self._folders.of(entry)
-        segment = SealedSegment.open(folder, dim=self._shape.dim, width=self._shape.width)
+        segment = SealedSegment.open(folder, self._shape)
         if segment.rows != entry.rows:
             raise CorruptFile(f"{folder} holds {segment.rows} rows instead of {entry.rows}")
         for sequence in tombstones(entry.first, entry.last):
@@ -140,17 +140,15 @@ class Tiers:
         return segment
 
     def _append(self, snapshot: Snapshot, rows: SegmentRows) -> Snapshot:
-        growing = list(snapshot.growing)
+        shape, growing = self._shape, list(snapshot.growing)
+        codec, codes = shape.codec.native(shape.width), shape.codec.bytes_of(rows.residuals)
         # A reading that failed half-way is repeated: what it appended is not appended again.
         seen = growing[-1].sequence(growing[-1].rows - 1) if growing and growing[-1].rows else 0
         start = int(np.searchsorted(rows.sequences, seen, side="right"))
         while start < len(rows):
             if not growing or growing[-1].rows == growing[-1].capacity:
-                shape = self._shape
-                growing.append(_kernel.GrowingSegment(self._capacity, shape.dim, shape.width))
-            start += growing[-1].append(
-                rows.embeddings, rows.residuals, rows.weights, rows.sequences, start
-            )
+                growing.append(_kernel.GrowingSegment(self._capacity, shape.dim, codec))
+            start += growing[-1].append(rows.embeddings, codes, rows.weights, rows.sequences, start)
         return replace(snapshot, growing=tuple(growing))
 
 

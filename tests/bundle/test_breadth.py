@@ -22,7 +22,7 @@ def segment(path: Path, embeddings: Array, graph: GraphSettings) -> Path:
         sequences=-1 - np.arange(n),
         weights=np.ones(n, np.float32),
     )
-    build_segment(path, rows, graph)
+    build_segment(path, rows, graph, MemoryShape(embeddings.shape[1], 1, "classification"))
     return path
 
 

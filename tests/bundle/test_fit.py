@@ -17,7 +17,6 @@ from service.inference.base_model import BaseModel
 from service.inference.residuals import base_prediction
 from service.inference.rows import Rows
 from service.memory.memory import ResidualMemory
-from service.memory.segment_rows import MemoryShape
 from tests.bundle.models import Array, diabetes, digits, digits_head, ridge
 from tests.bundle.models import save as save_model
 
@@ -55,7 +54,7 @@ def served(bundle: Bundle, rows: Rows) -> tuple[Array, Array, Array]:
     manifest = bundle.manifest
     model = BaseModel(bundle.model_path, inputs=manifest.inputs, provider="cpu")
     output = model.run(rows)
-    shape = MemoryShape(manifest.embedding.dim, manifest.outputs, manifest.task)
+    shape = manifest.memory_shape()
     memory = ResidualMemory.open(None, fitted=bundle.memories_path, shape=shape)
     found = memory.correct(output.embeddings, manifest.parameters.rule())
     memory.close()
@@ -229,7 +228,7 @@ def test_the_recommended_weight_turns_wrong_answers_right(
     assert len(wrong) > 0
     model = BaseModel(bundle.model_path, inputs=manifest.inputs, provider="cpu")
     embeddings = model.run(Rows({"image": X[1300:]})).embeddings
-    shape = MemoryShape(manifest.embedding.dim, manifest.outputs, manifest.task)
+    shape = manifest.memory_shape()
     memory = ResidualMemory.open(None, fitted=bundle.memories_path, shape=shape)
     residuals = np.load(bundle.memories_path / "residuals.npy")
     right = 0

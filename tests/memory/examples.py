@@ -54,5 +54,6 @@ def fitted_folder(parent: Path, rows: int = 500) -> Path:
             weights=np.ones(rows, np.float32),
         ),
         GraphSettings(threads=1),
+        SHAPE,
     )
     return folder

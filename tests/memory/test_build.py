@@ -8,7 +8,7 @@ from service.memory.build import build_segment
 from service.memory.graph_settings import GraphSettings
 from service.memory.sealed import SealedSegment
 from service.memory.segment_rows import SegmentRows
-from tests.memory.examples import LABELS, PIXELS, RESIDUALS, fitted_folder
+from tests.memory.examples import LABELS, PIXELS, RESIDUALS, SHAPE, fitted_folder
 
 
 def test_a_graph_that_was_not_written_whole_is_no_segment(
@@ -42,8 +42,8 @@ def test_a_folder_that_exists_is_not_built_over(tmp_path: Path) -> None:
     folder = fitted_folder(tmp_path)
     rows = SegmentRows(PIXELS[:5], RESIDUALS[:5], LABELS[:5], np.arange(1, 6), np.ones(5, "f4"))
     with pytest.raises(FileExistsError):
-        build_segment(folder, rows, GraphSettings())
-    SealedSegment.open(folder, dim=64, width=10).verify()
+        build_segment(folder, rows, GraphSettings(), SHAPE)
+    SealedSegment.open(folder, SHAPE).verify()
 
 
 def test_progress_counts_every_row(tmp_path: Path) -> None:
@@ -51,5 +51,6 @@ def test_progress_counts_every_row(tmp_path: Path) -> None:
         PIXELS, RESIDUALS, LABELS, np.arange(len(PIXELS)), np.ones(len(PIXELS), "f4")
     )
     seen: list[int] = []
-    build_segment(tmp_path / "s", rows, GraphSettings(m=8, threads=1), progress=seen.append)
+    graph = GraphSettings(m=8, threads=1)
+    build_segment(tmp_path / "s", rows, graph, SHAPE, progress=seen.append)
     assert sum(seen) == len(PIXELS)

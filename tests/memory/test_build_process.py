@@ -38,7 +38,7 @@ def test_a_carried_on_graph_answers_like_one_built_at_once(tmp_path: Path) -> No
     journal.close()
     found = []
     for name in ("carried", "whole"):
-        segment = SealedSegment.open(tmp_path / name, dim=64, width=10)
+        segment = SealedSegment.open(tmp_path / name, SHAPE)
         segment.verify()
         assert np.array_equal(segment.targets, LABELS[:900])
         _, sequences, _, _ = _kernel.correct(

@@ -11,21 +11,28 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from service.memory import _kernel
+from service.memory.codec import FLOAT32
 from tests.memory.reference import soft_knn
 
 DIGITS = load_digits().data.astype(np.float32)
 LABELS = load_digits().target
 
 
+def bytes_of(residuals: NDArray[Any]) -> NDArray[np.uint8]:
+    return FLOAT32.bytes_of(FLOAT32.encode(residuals.astype(np.float32)))
+
+
 def growing(
     embeddings: NDArray[Any], residuals: NDArray[Any], importance: NDArray[Any], spare: int = 0
 ) -> _kernel.GrowingSegment:
     segment = _kernel.GrowingSegment(
-        max(1, len(embeddings)) + spare, embeddings.shape[1], residuals.shape[1]
+        max(1, len(embeddings)) + spare,
+        embeddings.shape[1],
+        _kernel.Codec("float32", residuals.shape[1]),
     )
     segment.append(
         embeddings.astype(np.float32),
-        residuals.astype(np.float32),
+        bytes_of(residuals),
         importance.astype(np.float32),
         np.arange(1, len(embeddings) + 1),
     )
@@ -41,10 +48,11 @@ def sealed(
     index.save_index(str(folder / "graph.hnsw"))
     return _kernel.SealedSegment(
         graph=np.memmap(folder / "graph.hnsw", np.uint8, "r"),
-        residuals=residuals,
+        codes=bytes_of(residuals),
         weights=np.ones(len(embeddings), np.float32),
         sequences=np.arange(1, len(embeddings) + 1),
         dim=embeddings.shape[1],
+        codec=_kernel.Codec("float32", residuals.shape[1]),
         name="graph.hnsw",
     )
 
@@ -142,7 +150,7 @@ def test_the_newer_of_two_equal_memories_comes_first() -> None:
 
 
 def test_without_memories_the_correction_is_zero() -> None:
-    empty = _kernel.GrowingSegment(4, 64, 10)
+    empty = _kernel.GrowingSegment(4, 64, _kernel.Codec("float32", 10))
     for segments in ([], [empty]):
         correction, sequences, distances, weights = _kernel.correct(
             segments, DIGITS[:2], 10, 3, 10, 1.0, 0.0
@@ -207,8 +215,8 @@ def test_a_search_where_every_row_is_forgotten_finds_none(tmp_path: Path) -> Non
 
 
 def test_growing_segment_takes_what_fits_and_copies_what_came_after() -> None:
-    segment = _kernel.GrowingSegment(10, 64, 10)
-    rows = (DIGITS[:16], np.eye(10, dtype=np.float32)[LABELS[:16]], np.ones(16, np.float32))
+    segment = _kernel.GrowingSegment(10, 64, _kernel.Codec("float32", 10))
+    rows = (DIGITS[:16], bytes_of(np.eye(10)[LABELS[:16]]), np.ones(16, np.float32))
     sequences = np.arange(5, 21)
     assert segment.append(*rows, sequences) == 10
     assert segment.append(*rows, sequences, 10) == 0
@@ -243,10 +251,11 @@ def test_a_damaged_graph_is_refused_by_name(tmp_path: Path, change: Any, message
             [
                 _kernel.SealedSegment(
                     graph=damaged,
-                    residuals=np.zeros((500, 1), np.float32),
+                    codes=bytes_of(np.zeros((500, 1))),
                     weights=np.ones(500, np.float32),
                     sequences=np.arange(1, 501),
                     dim=64,
+                    codec=_kernel.Codec("float32", 1),
                     name="here/graph.hnsw",
                 )
             ],
@@ -266,10 +275,10 @@ def _patched(content: NDArray[np.uint8], offset: int, value: np.generic) -> NDAr
 
 
 def test_arrays_of_the_wrong_shape_are_refused(tmp_path: Path) -> None:
-    segment = _kernel.GrowingSegment(4, 64, 10)
+    segment = _kernel.GrowingSegment(4, 64, _kernel.Codec("float32", 10))
     with pytest.raises(ValueError, match="shape of the segment"):
         segment.append(
-            DIGITS[:2], np.zeros((3, 10), np.float32), np.ones(2, np.float32), np.arange(2)
+            DIGITS[:2], bytes_of(np.zeros((3, 10))), np.ones(2, np.float32), np.arange(2)
         )
     with pytest.raises(ValueError, match="another dimension or width"):
         _kernel.correct([segment], DIGITS[:1, :10].copy(), 10, 1, 1, 1.0, 0.0)

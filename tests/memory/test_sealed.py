@@ -7,6 +7,7 @@ import pytest
 
 from service.errors import CorruptFile
 from service.memory.sealed import SealedSegment
+from service.memory.segment_rows import MemoryShape
 from tests.memory.examples import LABELS, fitted_folder
 
 
@@ -16,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(folder: Path, dim: int = 64, width: int = 10) -> SealedSegment:
-    return SealedSegment.open(folder, dim=dim, width=width)
+    return SealedSegment.open(folder, MemoryShape(dim, width, "classification"))
 
 
 def test_what_was_built_is_what_is_opened(folder: Path) -> None:

@@ -27,7 +27,7 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
   const auto dim = static_cast<std::size_t>(queries.shape(1));
   std::vector<View> views;
   for (const auto& segment : segments) {
-    if (segment->dim() != dim || segment->width() != width)
+    if (segment->dim() != dim || segment->codec().width() != width)
       throw py::value_error("a segment has another dimension or width than the batch");
     const std::size_t rows = segment->rows();
     if (rows > 0)
@@ -69,10 +69,14 @@ PYBIND11_MODULE(_kernel, m) {
   m.attr("instruction_set") = distance.name;
   py::register_exception<CorruptGraph>(m, "CorruptGraph", PyExc_ValueError);
 
+  py::class_<Codec>(m, "Codec")
+      .def(py::init<const std::string&, std::size_t, std::size_t>(), py::arg("kind"),
+           py::arg("width"), py::arg("kept") = 0)
+      .def_property_readonly("width", &Codec::width)
+      .def_property_readonly("stride", &Codec::stride);
   py::class_<Segment, std::shared_ptr<Segment>>(m, "Segment")
       .def_property_readonly("rows", &Segment::rows)
       .def_property_readonly("dim", &Segment::dim)
-      .def_property_readonly("width", &Segment::width)
       .def_property_readonly("dead_rows", &Segment::dead_rows)
       .def("forget", &Segment::forget, py::arg("row"))
       .def("forget_until", &Segment::forget_until, py::arg("sequence"))
@@ -80,16 +84,16 @@ PYBIND11_MODULE(_kernel, m) {
       .def("find", &Segment::find, py::arg("sequence"))
       .def("sequence", &Segment::checked_sequence, py::arg("row"));
   py::class_<SealedSegment, Segment, std::shared_ptr<SealedSegment>>(m, "SealedSegment")
-      .def(py::init<Array<std::uint8_t>, Array<float>, Array<float>, Array<std::int64_t>,
-                    std::size_t, const std::string&>(),
-           py::arg("graph").noconvert(), py::arg("residuals").noconvert(),
+      .def(py::init<Array<std::uint8_t>, Array<std::uint8_t>, Array<float>, Array<std::int64_t>,
+                    std::size_t, const Codec&, const std::string&>(),
+           py::arg("graph").noconvert(), py::arg("codes").noconvert(),
            py::arg("weights").noconvert(), py::arg("sequences").noconvert(), py::arg("dim"),
-           py::arg("name"));
+           py::arg("codec"), py::arg("name"));
   py::class_<GrowingSegment, Segment, std::shared_ptr<GrowingSegment>>(m, "GrowingSegment")
-      .def(py::init<std::size_t, std::size_t, std::size_t>(), py::arg("capacity"), py::arg("dim"),
-           py::arg("width"))
+      .def(py::init<std::size_t, std::size_t, const Codec&>(), py::arg("capacity"), py::arg("dim"),
+           py::arg("codec"))
       .def_property_readonly("capacity", &GrowingSegment::capacity)
-      .def("append", &GrowingSegment::append, py::arg("vectors"), py::arg("residuals"),
+      .def("append", &GrowingSegment::append, py::arg("vectors"), py::arg("codes"),
            py::arg("weights"), py::arg("sequences"), py::arg("start") = 0)
       .def("copy_after", &GrowingSegment::copy_after, py::arg("sequence"));
   m.def("correct", &correct, py::arg("segments"), py::arg("queries"), py::arg("width"), py::arg("k"),

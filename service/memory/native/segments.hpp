@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "codec.hpp"
 #include "graph.hpp"
 
 namespace resmem {
@@ -37,7 +38,8 @@ class Segment {
   virtual ~Segment() = default;
   virtual std::size_t rows() const = 0;
   virtual const float* vector(std::uint32_t row) const = 0;
-  virtual const float* residual(std::uint32_t row) const = 0;
+  // The residual as the codec wrote it.
+  virtual const std::uint8_t* code(std::uint32_t row) const = 0;
   virtual float weight(std::uint32_t row) const = 0;
   virtual std::int64_t sequence(std::uint32_t row) const = 0;
   // Appends the nearest living of the first `rows` rows to `hits`, at most k, in no order.
@@ -45,7 +47,7 @@ class Segment {
                        Scratch& scratch, std::vector<Hit>& hits) const = 0;
 
   std::size_t dim() const { return dim_; }
-  std::size_t width() const { return width_; }
+  const Codec& codec() const { return codec_; }
   std::size_t dead_rows() const { return dead_rows_.load(std::memory_order_acquire); }
 
   // True where the row lived until now.
@@ -92,10 +94,11 @@ class Segment {
   }
 
  protected:
-  Segment(std::size_t dim, std::size_t width, std::size_t capacity)
-      : dim_(dim), width_(width), dead_(new std::atomic<std::uint8_t>[capacity]()) {}
+  Segment(std::size_t dim, const Codec& codec, std::size_t capacity)
+      : dim_(dim), codec_(codec), dead_(new std::atomic<std::uint8_t>[capacity]()) {}
 
-  std::size_t dim_, width_;
+  std::size_t dim_;
+  Codec codec_;
   std::unique_ptr<std::atomic<std::uint8_t>[]> dead_;
   std::atomic<std::size_t> dead_rows_{0};
   std::size_t evicted_ = 0;  // every row before it is dead
@@ -103,25 +106,29 @@ class Segment {
 
 class SealedSegment : public Segment {
  public:
-  SealedSegment(Array<std::uint8_t> graph, Array<float> residuals, Array<float> weights,
-                Array<std::int64_t> sequences, std::size_t dim, const std::string& name)
-      : Segment(dim, checked_width(residuals), static_cast<std::size_t>(residuals.shape(0))),
+  SealedSegment(Array<std::uint8_t> graph, Array<std::uint8_t> codes, Array<float> weights,
+                Array<std::int64_t> sequences, std::size_t dim, const Codec& codec,
+                const std::string& name)
+      : Segment(dim, codec, static_cast<std::size_t>(codes.shape(0))),
         graph_bytes_(graph),
-        residuals_(residuals),
+        codes_(codes),
         weights_(weights),
         sequences_(sequences),
         graph_(graph.data(), static_cast<std::size_t>(graph.size()), dim, name),
-        residual_data_(residuals.data()),
+        code_data_(codes.data()),
         weight_data_(weights.data()),
         sequence_data_(sequences.data()) {
     const auto n = static_cast<py::ssize_t>(graph_.count());
-    if (residuals.shape(0) != n || weights.ndim() != 1 || weights.size() != n ||
+    if (codes.ndim() != 2 || codes.shape(0) != n ||
+        static_cast<std::size_t>(codes.shape(1)) != codec.stride() || weights.ndim() != 1 || weights.size() != n ||
         sequences.ndim() != 1 || sequences.size() != n)
       throw CorruptGraph(name + ": it holds another number of rows than the arrays beside it");
   }
 
   std::size_t rows() const override { return graph_.count(); }
-  const float* residual(std::uint32_t row) const override { return residual_data_ + row * width_; }
+  const std::uint8_t* code(std::uint32_t row) const override {
+    return code_data_ + row * codec_.stride();
+  }
   float weight(std::uint32_t row) const override { return weight_data_[row]; }
   std::int64_t sequence(std::uint32_t row) const override { return sequence_data_[row]; }
   // Hits of a graph name elements; `row` is resolved when the k are known.
@@ -140,58 +147,56 @@ class SealedSegment : public Segment {
   }
 
  private:
-  static std::size_t checked_width(const Array<float>& residuals) {
-    if (residuals.ndim() != 2) throw CorruptGraph("its residuals are not a matrix");
-    return static_cast<std::size_t>(residuals.shape(1));
-  }
-
-  Array<std::uint8_t> graph_bytes_;
-  Array<float> residuals_, weights_;
+  Array<std::uint8_t> graph_bytes_, codes_;
+  Array<float> weights_;
   Array<std::int64_t> sequences_;
   Graph graph_;
-  const float *residual_data_, *weight_data_;
+  const std::uint8_t* code_data_;
+  const float* weight_data_;
   const std::int64_t* sequence_data_;
 };
 
 // Rows are written beyond the published count, then the count is published: readers never lock.
 class GrowingSegment : public Segment {
  public:
-  GrowingSegment(std::size_t capacity, std::size_t dim, std::size_t width)
-      : Segment(dim, width, capacity),
+  GrowingSegment(std::size_t capacity, std::size_t dim, const Codec& codec)
+      : Segment(dim, codec, capacity),
         capacity_(capacity),
         // Left uninitialised: pages that no row has reached cost nothing.
         vectors_(new float[capacity * dim]),
-        residuals_(new float[capacity * width]),
         weights_(new float[capacity]),
+        codes_(new std::uint8_t[capacity * codec.stride()]),
         sequences_(new std::int64_t[capacity]) {
-    if (capacity == 0 || dim == 0 || width == 0)
-      throw py::value_error("capacity, dim and width must be above 0");
+    if (capacity == 0 || dim == 0) throw py::value_error("capacity and dim must be above 0");
   }
 
   std::size_t rows() const override { return rows_.load(std::memory_order_acquire); }
   std::size_t capacity() const { return capacity_; }
   const float* vector(std::uint32_t row) const override { return vectors_.get() + row * dim_; }
-  const float* residual(std::uint32_t row) const override { return residuals_.get() + row * width_; }
+  const std::uint8_t* code(std::uint32_t row) const override {
+    return codes_.get() + row * codec_.stride();
+  }
   float weight(std::uint32_t row) const override { return weights_[row]; }
   std::int64_t sequence(std::uint32_t row) const override { return sequences_[row]; }
 
   // Appends as many of the rows from `start` on as fit, and publishes them; returns how many.
   // One writer at a time; the caller sees to that.
-  std::size_t append(const Array<float>& vectors, const Array<float>& residuals,
+  std::size_t append(const Array<float>& vectors, const Array<std::uint8_t>& codes,
                      const Array<float>& weights, const Array<std::int64_t>& sequences,
                      std::size_t start) {
     const auto n = static_cast<std::size_t>(sequences.size());
-    if (vectors.ndim() != 2 || residuals.ndim() != 2 || weights.ndim() != 1 ||
+    if (vectors.ndim() != 2 || codes.ndim() != 2 || weights.ndim() != 1 ||
         sequences.ndim() != 1 || static_cast<std::size_t>(vectors.shape(0)) != n ||
         static_cast<std::size_t>(vectors.shape(1)) != dim_ ||
-        static_cast<std::size_t>(residuals.shape(0)) != n ||
-        static_cast<std::size_t>(residuals.shape(1)) != width_ ||
+        static_cast<std::size_t>(codes.shape(0)) != n ||
+        static_cast<std::size_t>(codes.shape(1)) != codec_.stride() ||
         static_cast<std::size_t>(weights.size()) != n || start > n)
       throw py::value_error("rows do not have the shape of the segment");
     const std::size_t at = rows_.load(std::memory_order_relaxed);
     const std::size_t taken = std::min(n - start, capacity_ - at);
     std::copy_n(vectors.data() + start * dim_, taken * dim_, vectors_.get() + at * dim_);
-    std::copy_n(residuals.data() + start * width_, taken * width_, residuals_.get() + at * width_);
+    const std::size_t stride = codec_.stride();
+    std::copy_n(codes.data() + start * stride, taken * stride, codes_.get() + at * stride);
     std::copy_n(weights.data() + start, taken, weights_.get() + at);
     std::copy_n(sequences.data() + start, taken, sequences_.get() + at);
     rows_.store(at + taken, std::memory_order_release);
@@ -200,12 +205,13 @@ class GrowingSegment : public Segment {
 
   // A copy of the living rows that came after `sequence`: what stays when the others are sealed.
   std::shared_ptr<GrowingSegment> copy_after(std::int64_t last) const {
-    auto copy = std::make_shared<GrowingSegment>(capacity_, dim_, width_);
+    auto copy = std::make_shared<GrowingSegment>(capacity_, dim_, codec_);
+    const std::size_t stride = codec_.stride();
     std::size_t to = 0;
     for (std::size_t row = 0; row < rows(); ++row) {
       if (sequences_[row] <= last || !alive(row)) continue;
       std::copy_n(vectors_.get() + row * dim_, dim_, copy->vectors_.get() + to * dim_);
-      std::copy_n(residuals_.get() + row * width_, width_, copy->residuals_.get() + to * width_);
+      std::copy_n(codes_.get() + row * stride, stride, copy->codes_.get() + to * stride);
       copy->weights_[to] = weights_[row];
       copy->sequences_[to++] = sequences_[row];
     }
@@ -268,7 +274,8 @@ class GrowingSegment : public Segment {
   }
 
   std::size_t capacity_;
-  std::unique_ptr<float[]> vectors_, residuals_, weights_;
+  std::unique_ptr<float[]> vectors_, weights_;
+  std::unique_ptr<std::uint8_t[]> codes_;
   std::unique_ptr<std::int64_t[]> sequences_;
   std::atomic<std::size_t> rows_{0};
 };

@@ -38,11 +38,14 @@ class SoftKnn {
     collect(views, query, rule);
     weigh(rule);
     sum_.assign(width, 0.0);
+    double shared = 0.0;
     for (const Neighbour& n : neighbours_) {
-      const float* residual = n.segment->residual(n.row);
-      for (std::size_t j = 0; j < width; ++j) sum_[j] += n.weight * residual[j];
+      const Codec& codec = n.segment->codec();
+      const std::uint8_t* code = n.segment->code(n.row);
+      if (!codec.valid(code)) throw CorruptGraph("a residual names a class that there is not");
+      codec.add(code, n.weight, sum_.data(), shared);
     }
-    for (std::size_t j = 0; j < width; ++j) correction[j] = static_cast<float>(sum_[j]);
+    for (std::size_t j = 0; j < width; ++j) correction[j] = static_cast<float>(sum_[j] + shared);
   }
 
   const std::vector<Neighbour>& neighbours() const { return neighbours_; }
