@@ -1,0 +1,77 @@
+"""Fashion-MNIST end to end: train the base, fit its memory, serve it, test and teach it over HTTP.
+
+`python -m benchmarks.quality.fashion_mnist` trains a small CNN on the 60,000 training images, makes
+each of them a memory, sends the 10,000 test images to the real server and prints base and ResMem
+accuracy. Nothing is chosen on a test image: the base has one fixed setting and `resmem fit` sees
+only training images. A few minutes on two CPU cores.
+"""
+
+import argparse
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.fashion_cnn import export, train
+from benchmarks.fashion_mnist import CLASSES, Images, data_folder, load
+from benchmarks.quality.chart import draw
+from benchmarks.quality.fit_command import fit
+from benchmarks.quality.measurement import OUT, measure
+from benchmarks.quality.server import Answers, Server
+from benchmarks.quality.teaching import Teaching, teach
+
+_WORK = OUT / "fashion_mnist"
+_CHART = Path(__file__).parents[2] / "docs" / "images" / "fashion_mnist.png"
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of the four .gz files of Fashion-MNIST")
+    parser.add_argument("--epochs", type=int, default=2, help="training passes of the base")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads to train with")
+    parser.add_argument("--teach", type=int, default=100, help="test mistakes to teach live")
+    parser.add_argument("--chart", type=Path, default=_CHART, help="where the picture goes")
+    arguments = parser.parse_args()
+    folder = data_folder(arguments.data)
+    images, test = load("train", folder), load("t10k", folder)
+    model = train(images, epochs=arguments.epochs, seed=arguments.seed, threads=arguments.threads)
+    base = _WORK / "base.onnx"
+    export(model, base)
+    fit(
+        _WORK,
+        base,
+        {"image": images.images, "y": images.labels},
+        store=_WORK / "store",
+        name="fashion",
+        options=["--classes", ",".join(CLASSES)],
+    )
+    card, answers, lessons = _serve(test, arguments.teach)
+    measurement = measure(
+        "fashion_mnist",
+        "python -m benchmarks.quality.fashion_mnist",
+        f"small CNN, {arguments.epochs} epochs",
+        card,
+        answers,
+        test.labels,
+    )
+    measurement.print()
+    lessons.print()
+    draw(arguments.chart, answers, test, measurement, lessons)
+    print(f"\n{measurement.save(teaching=asdict(lessons))}\n{arguments.chart}")
+
+
+def _serve(test: Images, count: int) -> tuple[dict[str, object], Answers, Teaching]:
+    """All test images, on a server that never learned online; then the lessons, on another."""
+    log = _WORK / "server.log"
+    for state in ("state", "state-taught"):
+        shutil.rmtree(_WORK / state, ignore_errors=True)
+    with Server(_WORK / "store", "fashion", _WORK / "state", log) as server:
+        card, answers = server.model(), server.predict(test.images)
+    with Server(_WORK / "store", "fashion", _WORK / "state-taught", log) as server:
+        lessons = teach(server, test.images, test.labels, answers.resmem, count)
+    return card, answers, lessons
+
+
+if __name__ == "__main__":
+    main()
