@@ -130,6 +130,12 @@ class Graph {
       }
       pool[next].expanded = true;
       const std::size_t fresh = unvisited(pool[next].element, scratch);
+      if (next + 1 < pool.size()) {
+        // Most often the one to be expanded next.
+        const std::uint8_t* list = level0(pool[next + 1].element);
+        __builtin_prefetch(list);
+        __builtin_prefetch(list + 64);
+      }
       distance.to_each(query, scratch.rows.data(), fresh, dim_, scratch.squared.data());
       for (std::size_t i = 0; i < fresh; ++i) {
         const float squared = scratch.squared[i];
@@ -236,13 +242,16 @@ class Graph {
   std::size_t unvisited(std::uint32_t element, Scratch& scratch) const {
     const std::size_t n = links(level0(element), max_links0_, scratch);
     std::size_t kept = 0;
+    for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(&scratch.marks[scratch.fresh[i]]);
     for (std::size_t i = 0; i < n; ++i) {
       const std::uint32_t neighbour = scratch.fresh[i];
       if (scratch.marks[neighbour] == scratch.epoch) continue;
       scratch.marks[neighbour] = scratch.epoch;
       const float* row = vector(neighbour);
-      // All rows of the list are asked for before the first is read: their misses overlap.
-      for (std::size_t line = 0; line < dim_; line += 16) __builtin_prefetch(row + line);
+      // All rows of the list are asked for before the first is read: their misses overlap. The
+      // first two lines of each are enough, the processor fetches on from there.
+      __builtin_prefetch(row);
+      __builtin_prefetch(row + 16);
       scratch.fresh[kept] = neighbour;
       scratch.rows[kept] = row;
       ++kept;
