@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["publish_folder", "sha256_of", "sync", "write_atomically"]
+__all__ = ["make_folder", "publish_folder", "sha256_of", "sync", "write_atomically"]
 
 
 def sha256_of(path: Path) -> str:
@@ -20,6 +20,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its parents where they are missing."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        sync(path.parent)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

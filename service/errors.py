@@ -21,6 +21,7 @@ __all__ = [
     "NotReady",
     "ProviderUnavailable",
     "QueueFull",
+    "ReloadFailed",
     "ResmemError",
     "TooManyRows",
     "Unauthorized",
@@ -65,6 +66,13 @@ class MemoryNotFound(ResmemError):
 
     code = "memory_not_found"
     status = 404
+
+
+class ReloadFailed(ResmemError):
+    """The version to bring into service will not do; the one that was served still is."""
+
+    code = "reload_failed"
+    status = 409
 
 
 class BodyTooLarge(ResmemError):

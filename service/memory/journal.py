@@ -19,6 +19,7 @@ __all__ = [
     "Appended",
     "Changes",
     "Journal",
+    "Living",
     "Memories",
     "MemoryRecord",
     "Position",
@@ -127,6 +128,14 @@ class Position(NamedTuple):
         return self.sequence + self.tombstone + self.horizon
 
 
+class Living(NamedTuple):
+    """The memories added online, counted and their sequences summed up: two readings of the same
+    memories agree in both."""
+
+    rows: int
+    sum: int
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentEntry:
     """A sealed segment in the catalogue: it holds the rows of sequences first to last.
@@ -152,6 +161,11 @@ class Changes:
     """Sequences forgotten since; below 0 they are fitted rows."""
     rows: Iterator[SegmentRows]
     position: Position
+    living: Callable[[], Living]
+    """All memories of the reading."""
+    forgotten: Callable[[int, int], list[int]]
+    """The forgotten ones of the sequences first to last, in the same reading: a catalogue and the
+    tombstones of another moment would bring back what a compaction removed in between."""
 
 
 class Journal(Protocol):
@@ -213,10 +227,12 @@ class Journal(Protocol):
             before_ms: all that were added before this Unix time in milliseconds.
         """
 
-    def erase(self, last: int) -> None:
-        """Frees what forgotten memories up to a sequence still hold on the disk.
+    def erase(self, position: Position) -> None:
+        """Frees what forgotten memories still hold on the disk.
 
-        For after the segments of those sequences were built anew: their tombstones go as well.
+        For after the segments up to the position's sequence were built anew: the tombstones that
+        were there when the first build began, those up to the position's, go as well. Later ones
+        may be of memories that a build has read, and stay.
         """
 
     def close(self) -> None:

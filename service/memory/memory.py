@@ -1,5 +1,6 @@
 """The residual memory of one model: what was fitted, what was memorized, and how both correct."""
 
+import errno
 import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from service import durable
 from service.errors import CorruptFile, JournalUnavailable, QueueFull
 from service.memory import _kernel
 from service.memory.group_commit import GroupCommit
-from service.memory.journal import Appended, Journal, Memories, Written
+from service.memory.journal import Appended, Changes, Journal, Memories, Written
 from service.memory.lease import wait_for_lease
 from service.memory.observer import MemoryObserver, Unobserved
 from service.memory.options import MemoryOptions
@@ -27,12 +28,15 @@ from service.memory.soft_knn import Correction, SoftKnn
 from service.memory.sqlite_journal import SqliteJournal
 from service.memory.state_folders import StateFolders
 from service.memory.tiers import Tiers
+from service.memory.write_ahead_log import damage_in
 
 __all__ = ["MemoryStatistics", "ResidualMemory"]
 
 logger = logging.getLogger(__name__)
 
 _CATALOGUE_READINGS = 8
+_PASSING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
+"""A folder that cannot be written now, and may be later: predictions need not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,13 @@ class ResidualMemory:
         if folders is None:
             return
         _make_folder(folders.root)
+        _check_log(folders.log)
         self._journal = SqliteJournal(
-            folders.journal, shape, fitted_rows=self._fitted_rows, busy_ms=options.busy_ms
+            folders.journal,
+            shape,
+            fitted_rows=self._fitted_rows,
+            busy_ms=options.busy_ms,
+            patient=True,
         )
         self.records = Records(self._journal, self._fitted)
         self._catch_up(since_start=True)
@@ -124,7 +133,9 @@ class ResidualMemory:
 
         Raises:
             CorruptFile: a file is not what it should be; the message names it.
-            JournalUnavailable: the journal cannot be opened or made.
+            JournalUnavailable: the state is no folder. One that cannot be written now is no error:
+                the memory corrects with what can be read, refuses what it is to learn, and tries
+                again with every request.
         """
         return cls(state, fitted=fitted, shape=shape, options=options, observer=observer)
 
@@ -162,7 +173,8 @@ class ResidualMemory:
             rule: how to find and weigh neighbours.
 
         Raises:
-            CorruptFile: a damaged graph led the search out of its file.
+            CorruptFile: a graph led the search out of its file, or a file was cut since it was
+                mapped. A segment sealed here is built anew from the journal; try again.
         """
         self.refresh()
         queries = np.ascontiguousarray(embeddings, np.float32)
@@ -177,6 +189,7 @@ class ResidualMemory:
                 rule.alpha,
             )
         except _kernel.CorruptGraph as error:
+            self._wake_sealer()
             raise CorruptFile(str(error)) from error
         return Correction(*found)
 
@@ -226,10 +239,14 @@ class ResidualMemory:
         return self._writing().forget(lambda: journal.forget_source(source)).result()
 
     def warm(self) -> None:
-        """Reads the sealed files through, so that no first query waits for the disk."""
+        """Reads the sealed files through: no first query waits for the disk, or meets damage.
+
+        Raises:
+            CorruptFile: a file differs from its checksum; the message names it.
+        """
         snapshot = self._tiers.snapshot
         for segment in (*snapshot.sealed.values(), *([self._fitted] if self._fitted else ())):
-            segment.warm()
+            segment.verify()
 
     def refresh(self) -> None:
         """Takes over what any process committed since the last time; cheap where nothing was."""
@@ -271,13 +288,15 @@ class ResidualMemory:
             if lease is None:
                 raise JournalUnavailable(f"{folders.lease}: another process builds segments")
             self.refresh()
+            seen = self._tiers.snapshot
+            sealed = max((entry.last for entry in seen.catalogue), default=0)
             removed = 0
             for state in self._tiers.backlog().sealed:
                 if state.dead_rows:
                     self._builder.carry_out(renewal(state), self._tiers.snapshot.catalogue, lease)
                     removed += state.dead_rows
                     self.refresh()
-            journal.erase(max((entry.last for entry in self._tiers.snapshot.catalogue), default=0))
+            journal.erase(seen.position._replace(sequence=sealed))
         return removed
 
     def close(self) -> None:
@@ -304,23 +323,53 @@ class ResidualMemory:
         if self._sealer is not None:
             self._sealer.wake()
 
+    def _compare(self, changes: Changes) -> None:
+        """What votes must be what the journal has: its tombstones and catalogue bear no checksum.
+
+        Raises:
+            CorruptFile: it is not; the message names the damaged file, where it can be told.
+        """
+        assert self._folders is not None
+        if self._tiers.living() == changes.living():
+            return
+        for segment in self._tiers.snapshot.sealed.values():
+            segment.verify()
+        raise CorruptFile(
+            f"{self._folders.journal} and the segments beside it disagree on which memories there "
+            "are; `resmem verify` tells more"
+        )
+
     def _catch_up(self, *, since_start: bool = False) -> None:
         journal = self._written_journal()
         for _ in range(_CATALOGUE_READINGS):
             since = None if since_start else self._tiers.snapshot.position
             try:
                 with journal.changes(since) as changes:
-                    self._tiers.apply(changes, journal.tombstones)
+                    self._tiers.apply(changes)
+                    if since_start:
+                        self._compare(changes)
                 return
-            except FileNotFoundError as error:
-                # Another process merged a segment away between the reading and the opening.
-                missing = error
-        raise CorruptFile(f"{missing.filename} is missing, and the catalogue names it")
+            except (FileNotFoundError, CorruptFile) as error:
+                # Another process may have merged a segment away between the reading and the
+                # opening, and removes it file by file; then the next catalogue has it no more.
+                trouble = error
+        if isinstance(trouble, FileNotFoundError):
+            raise CorruptFile(f"{trouble.filename} is missing, and the catalogue names it")
+        raise trouble
 
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        durable.sync(folder.parent)
+        durable.make_folder(folder)
     except OSError as error:
-        raise JournalUnavailable(f"{folder}: {error.strerror}") from error
+        if error.errno not in _PASSING:
+            raise JournalUnavailable(f"{folder}: {error.strerror}") from error
+
+
+def _check_log(log: Path) -> None:
+    """SQLite passes over what is damaged in its log, and all that was committed after it."""
+    damage = damage_in(log)
+    if damage is not None:
+        raise CorruptFile(
+            f"{log}: {damage}; restore a backup, or go on without with `resmem repair`"
+        )

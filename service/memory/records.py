@@ -87,7 +87,7 @@ class Records:
 
     def _fitted_record(self, row: int) -> MemoryRecord:
         assert self._fitted is not None
-        return MemoryRecord(
+        record = MemoryRecord(
             id=fitted.id_of(row),
             sequence=fitted.sequence_of(row),
             source=fitted.SOURCE,
@@ -95,3 +95,5 @@ class Records:
             weight=float(self._fitted.weights[row]),
             created_ms=None,
         )
+        self._fitted.check()
+        return record

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ __all__ = ["ARRAYS", "SEGMENT_FORMAT", "SealedSegment"]
 SEGMENT_FORMAT = 1
 ARRAYS = ("residuals", "targets", "sequences", "weights")
 """Names of the `.npy` files beside `graph.hnsw`, one row a memory each."""
+
+_FILES = ("graph.hnsw", *(f"{name}.npy" for name in ARRAYS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class _Description:
                 raise CorruptFile(
                     f"{path}: format {content['format']} is not one this version reads"
                 )
-            files = content["files"]
+            files = {name: content["files"][name] for name in _FILES}
             return cls(
                 rows=int(content["rows"]),
                 dim=int(content["dim"]),
@@ -59,7 +60,8 @@ class SealedSegment:
     Attributes:
         folder: where it lies.
         native: the kernel's view, to pass to `_kernel.correct`.
-        weights: float32 `[n]`, the importance of each row.
+        targets: int32 `[n]` for classification, float32 `[n, L]` for regression, mapped.
+        weights: float32 `[n]`, the importance of each row, mapped.
         nbytes: size of all files.
     """
 
@@ -67,11 +69,13 @@ class SealedSegment:
         self,
         folder: Path,
         native: _kernel.SealedSegment,
+        targets: NDArray[Any],
         weights: NDArray[np.float32],
         nbytes: int,
     ) -> None:
         self.folder = folder
         self.native = native
+        self.targets = targets
         self.weights = weights
         self.nbytes = nbytes
 
@@ -91,8 +95,8 @@ class SealedSegment:
                 f"{folder / 'segment.json'}: embeddings and residuals of {_sizes(*theirs)}, "
                 f"where the model gives {_sizes(*ours)}"
             )
-        for name, size in description.sizes.items():
-            path = folder / name
+        for name in _FILES:
+            path, size = folder / name, description.sizes[name]
             if not path.is_file():
                 raise CorruptFile(f"{path} is missing")
             if path.stat().st_size != size:
@@ -103,19 +107,31 @@ class SealedSegment:
         weights = _map_array(folder / "weights.npy", np.float32, (rows,))
         sequences = _map_array(folder / "sequences.npy", np.int64, (rows,))
         graph_path = folder / "graph.hnsw"
+        graph = np.memmap(graph_path, np.uint8, mode="r")
+        targets = _load(folder / "targets.npy")
+        if len(targets) != rows:
+            raise CorruptFile(f"{folder / 'targets.npy'} holds {len(targets)} rows, not {rows}")
+        # A file that is cut while it is mapped, or a disk that fails, must not end the process.
+        arrays = (graph, codes, targets, sequences, weights)
+        mappings = [
+            _kernel.Mapping(array, str(folder / name), description.sizes[name])
+            for name, array in zip(_FILES, arrays, strict=True)
+        ]
         try:
             native = _kernel.SealedSegment(
-                graph=np.memmap(graph_path, np.uint8, mode="r"),
+                graph=graph,
                 codes=shape.codec.bytes_of(codes),
                 weights=weights,
                 sequences=sequences,
                 dim=shape.dim,
                 codec=shape.codec.native(shape.width),
                 name=str(graph_path),
+                mappings=mappings,
             )
+            native.check()
         except _kernel.CorruptGraph as error:
             raise CorruptFile(str(error)) from error
-        return cls(folder, native, weights, sum(description.sizes.values()))
+        return cls(folder, native, targets, weights, sum(description.sizes.values()))
 
     @property
     def rows(self) -> int:
@@ -127,29 +143,24 @@ class SealedSegment:
         """Rows that were not forgotten."""
         return self.native.rows - self.native.dead_rows
 
-    @cached_property
-    def targets(self) -> NDArray[Any]:
-        """Mapped targets: int32 `[n]` for classification, float32 `[n, L]` for regression."""
-        path = self.folder / "targets.npy"
-        targets = _load(path)
-        if len(targets) != self.rows:
-            raise CorruptFile(f"{path} holds {len(targets)} rows instead of {self.rows}")
-        return targets
-
     def forget(self, sequence: int) -> bool:
         """Skips a memory from now on; True where it was here and lived."""
         row = self.native.find(sequence)
         return row >= 0 and self.native.forget(row)
 
-    def warm(self) -> None:
-        """Reads every file through once, so that the first queries find them in the page cache."""
-        for name in ("graph.hnsw", *(f"{array}.npy" for array in ARRAYS)):
-            with (self.folder / name).open("rb", buffering=0) as file:
-                while file.read(1 << 20):
-                    pass
+    def check(self) -> None:
+        """For after reading `targets` or `weights`: whether what was read is worth anything.
+
+        Raises:
+            CorruptFile: a file was cut, or could not be read; the message names it.
+        """
+        try:
+            self.native.check()
+        except _kernel.CorruptGraph as error:
+            raise CorruptFile(str(error)) from error
 
     def verify(self) -> None:
-        """Compares every file with its SHA-256.
+        """Reads every file through and compares it with its SHA-256.
 
         Raises:
             CorruptFile: one differs; the message names it.

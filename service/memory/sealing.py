@@ -20,6 +20,9 @@ __all__ = ["Sealer"]
 logger = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
+_LONGEST_RETRY_S: Final = 30.0
+_PAUSE_S: Final = 0.1
+"""Between builds, longer than `wait_for_lease` polls: `compact` gets its turn under any load."""
 _RETENTION_S: Final = 1.0
 
 
@@ -78,34 +81,47 @@ class Sealer:
         self._thread.join()
 
     def _run(self) -> None:
+        failures = 0
         while True:
             self._wanted.wait(_RETENTION_S if self._retention else None)
             if self._closed.is_set():
                 return
             self._wanted.clear()
             try:
-                done = self._work()
-            except Exception:
-                done = False
+                pause = self._work()
+                failures = 0
+            except Exception as error:
                 if not self._closed.is_set():
-                    logger.exception("sealing failed; the rows stay where they are")
-            if not done and not self._closed.wait(_RETRY_S):
+                    # All of it once; a disk that stays full would fill the log as well.
+                    logger.error(
+                        "sealing failed; the rows stay where they are: %s", error,
+                        exc_info=failures == 0,
+                    )  # fmt: skip
+                pause = min(_RETRY_S * 2**failures, _LONGEST_RETRY_S)
+                failures += 1
+            if pause is not None and not self._closed.wait(pause):
                 self._wanted.set()
 
-    def _work(self) -> bool:
-        """Does what there is to do; False where it waits for another process's lease."""
+    def _work(self) -> float | None:
+        """Does one thing of what there is to do; gives the seconds until the next, None for none.
+
+        One build a lease, not all of them: who waits for the lease would starve under a load that
+        fills growing segments as fast as they are sealed.
+        """
         if not self._retention and self._plan() is None:
-            return True
+            return None
         with try_lease(self._folders.lease) as lease:
             if lease is None:
-                return self._plan() is None
+                return None if self._plan() is None else _RETRY_S
             self._evict()
             # Another process may have built all this just before.
             self._refresh()
-            while not self._closed.is_set() and (plan := self._plan()) is not None:
-                self._builder.carry_out(plan, self._tiers.snapshot.catalogue, lease)
-                self._refresh()
-            return True
+            plan = self._plan()
+            if plan is None:
+                return None
+            self._builder.carry_out(plan, self._tiers.snapshot.catalogue, lease)
+            self._refresh()
+            return None if self._plan() is None else _PAUSE_S
 
     def _plan(self) -> SegmentPlan | None:
         return next_segment(self._tiers.backlog(), max_rows=self._max_segment_rows)

@@ -6,7 +6,8 @@ geometrically from the newest segment to the oldest, and few remain. Where the o
 takes is the larger part, its graph is carried on: only the other rows are inserted, which is where
 the cost of a build lies.
 
-Mending: a segment of which more than `DEAD_SHARE` was forgotten is built anew without those rows.
+Mending: a segment of which more than `DEAD_SHARE` was forgotten is built anew without those rows,
+and first of all one whose files were damaged while they were mapped.
 """
 
 from collections.abc import Sequence
@@ -34,12 +35,14 @@ class SealedState:
     """A sealed segment and how many of its rows are forgotten."""
 
     entry: SegmentEntry
-    dead_rows: int
+    dead_rows: int = 0
+    damaged: bool = False
+    """A search found its files damaged: every prediction fails until it is built anew."""
 
     @property
     def needs_mending(self) -> bool:
-        """True where searching around the dead costs more than it should."""
-        return self.dead_rows > DEAD_SHARE * self.entry.rows
+        """True where it is damaged, or searching around the dead costs more than it should."""
+        return self.damaged or self.dead_rows > DEAD_SHARE * self.entry.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,11 @@ class SegmentPlan:
 
 def next_segment(backlog: Backlog, *, max_rows: int) -> SegmentPlan | None:
     """The next segment to build, None for nothing to do; merging stops at `max_rows` a segment."""
-    if backlog.full_rows > 0:
+    mending = [state for state in backlog.sealed if state.needs_mending]
+    mending.sort(key=lambda state: not state.damaged)
+    if backlog.full_rows > 0 and not (mending and mending[0].damaged):
         return _seal(backlog, max_rows)
-    for state in backlog.sealed:
-        if state.needs_mending:
-            return renewal(state)
-    return None
+    return renewal(mending[0]) if mending else None
 
 
 def renewal(state: SealedState) -> SegmentPlan:

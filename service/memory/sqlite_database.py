@@ -1,14 +1,24 @@
 """The connections to a journal's file: one a purpose, so that no reading waits for a commit."""
 
+import logging
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Final
 
+from service import durable
 from service.errors import CorruptFile, JournalUnavailable
 
-__all__ = ["Database", "open_reader"]
+__all__ = ["Database", "committed", "open_reader", "translated"]
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S: Final = 1.0
+
+Prepare = Callable[[sqlite3.Connection], None]
 
 
 class Database:
@@ -17,48 +27,82 @@ class Database:
     Args:
         path: the file, made where it is missing; `-wal` and `-shm` files appear beside it.
         busy_ms: how long a write waits for another process that holds the lock.
+        prepare: called with the writing connection, to make or check the tables.
+        patient: go on where the file cannot be written now, with what can be read of it, or with
+            empty tables; every write tries to open it again, and so does `reopen`.
 
     Raises:
-        JournalUnavailable: the file cannot be opened or made.
+        JournalUnavailable: the file cannot be opened or made, and the caller is not patient.
         CorruptFile: it is no database.
     """
 
-    def __init__(self, path: Path, *, busy_ms: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_ms: int,
+        prepare: Prepare = lambda _: None,
+        patient: bool = False,
+    ) -> None:
         self.path = path
+        self._busy_ms = busy_ms
+        self._prepare = prepare
+        self._patient = patient
         self._locks = {name: Lock() for name in ("write", "read", "follow")}
-        with self._translated():
-            self._connections = {name: _connect(path, busy_ms) for name in self._locks}
+        self._writable = True
+        self._tried = time.monotonic()
+        try:
+            self._connections = self._open(busy_ms)
+        except JournalUnavailable as error:
+            if not patient:
+                raise
+            logger.error("nothing can be memorized: %s", error)
+            self._writable = False
+            self._connections = self._open_to_read()
+
+    def reopen(self) -> bool:
+        """Tries again, once a second at most, where the file could not be written.
+
+        True where it can be now: everything must be read again.
+        """
+        if self._writable or time.monotonic() - self._tried < _RETRY_S:
+            return False
+        if not self._locks["write"].acquire(blocking=False):
+            return False  # a write is trying
+        try:
+            with self._locks["read"], self._locks["follow"]:
+                self._open_again(busy_ms=0)
+        except JournalUnavailable:
+            return False
+        finally:
+            self._locks["write"].release()
+        return True
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A write transaction, synced when the block is left, undone where it raises."""
-        with self.writing() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                # A full disk may have ended the transaction already.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with self.writing() as connection, committed(connection):
+            yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """The writing connection outside of a transaction."""
-        with self._locks["write"], self._translated():
+        with self._locks["write"], translated(self.path):
+            if not self._writable:
+                with self._locks["read"], self._locks["follow"]:
+                    self._open_again(self._busy_ms)
             yield self._connections["write"]
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection for look-ups."""
-        with self._locks["read"], self._translated():
+        with self._locks["read"], translated(self.path):
             yield self._connections["read"]
 
     @contextmanager
     def following(self) -> Iterator[sqlite3.Connection]:
         """The connection that follows the commits of all processes; it never writes."""
-        with self._locks["follow"], self._translated():
+        with self._locks["follow"], translated(self.path):
             yield self._connections["follow"]
 
     def close(self) -> None:
@@ -67,18 +111,92 @@ class Database:
             with lock:
                 self._connections[name].close()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
-            raise JournalUnavailable(f"{self.path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise CorruptFile(f"{self.path}: {error}") from error
+    def _open(self, busy_ms: int) -> dict[str, sqlite3.Connection]:
+        if self._patient:  # its folder may have been impossible to make until now
+            try:
+                durable.make_folder(self.path.parent)
+            except OSError as error:
+                raise JournalUnavailable(f"{self.path.parent}: {error.strerror}") from error
+        with ExitStack() as stack, translated(self.path):
+            connections = {}
+            for name in self._locks:
+                connections[name] = _connect(self.path, busy_ms)
+                stack.callback(connections[name].close)
+            # SQLite opens a write-protected file all the same, and says so only now.
+            connections["write"].execute("BEGIN IMMEDIATE")
+            connections["write"].execute("ROLLBACK")
+            self._prepare(connections["write"])
+            stack.pop_all()
+            return connections
+
+    def _open_again(self, busy_ms: int) -> None:
+        """Under all locks."""
+        self._tried = time.monotonic()
+        connections = self._open(busy_ms)
+        for connection in connections.values():
+            connection.execute(f"PRAGMA busy_timeout = {self._busy_ms}")
+        for connection in self._connections.values():
+            connection.close()
+        self._connections = connections
+        self._writable = True
+        logger.warning("%s can be written again", self.path)
+
+    def _open_to_read(self) -> dict[str, sqlite3.Connection]:
+        with translated(self.path):
+            return {name: self._reader() for name in self._locks}
+
+    def _reader(self) -> sqlite3.Connection:
+        if self.path.exists():
+            # Without a log there is nothing to follow; to make one is what failed.
+            log = self.path.with_name(f"{self.path.name}-wal")
+            options = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+            reader = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?{options}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            if reader.execute("SELECT 1 FROM sqlite_master").fetchone():
+                self._prepare(reader)
+                return reader
+            reader.close()
+        empty = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._prepare(empty)
+        return empty
+
+
+@contextmanager
+def committed(connection: sqlite3.Connection) -> Iterator[None]:
+    """The block as one write transaction, undone where it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk may have ended the transaction already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Errors of SQLite come out of the block as ours.
+
+    Raises:
+        JournalUnavailable: the file cannot be opened, read or written now.
+        CorruptFile: it is no database, or a damaged one.
+    """
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
+        raise JournalUnavailable(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise CorruptFile(f"{path}: {error}") from error
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write, for a process that only builds a segment."""
+    """A connection that cannot write, for a process that only reads."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 

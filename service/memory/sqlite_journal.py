@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from service.memory.journal import (
     Written,
 )
 from service.memory.segment_rows import MemoryShape
-from service.memory.sqlite_database import Database
+from service.memory.sqlite_database import Database, committed
 from service.memory.sqlite_rows import (
     FORMAT,
     INSERT,
@@ -26,6 +27,8 @@ from service.memory.sqlite_rows import (
     SCHEMA,
     STORED,
     columns,
+    read_catalogue,
+    read_position,
     read_record,
     read_segment_rows,
     read_stored,
@@ -47,20 +50,28 @@ class SqliteJournal:
         shape: sizes of the memories; must be those that the file was made with.
         fitted_rows: memories of the bundle, so that they can be forgotten and replaced by id.
         busy_ms: how long a write waits for another process that holds the lock.
+        patient: go on where it cannot be written now, with what there is of it; every write tries
+            again, and `moved` does once a second.
 
     Raises:
-        JournalUnavailable: the file cannot be opened or made.
+        JournalUnavailable: the file cannot be opened or made, and the caller is not patient.
         CorruptFile: it is no journal, or one of another shape or format.
     """
 
     def __init__(
-        self, path: Path, shape: MemoryShape, *, fitted_rows: int = 0, busy_ms: int = 2000
+        self,
+        path: Path,
+        shape: MemoryShape,
+        *,
+        fitted_rows: int = 0,
+        busy_ms: int = 2000,
+        patient: bool = False,
     ) -> None:
         self._shape = shape
         self._fitted_rows = fitted_rows
         self._version: int | None = None
-        self._database = Database(path, busy_ms=busy_ms)
-        self._prepare()
+        self._path = path
+        self._database = Database(path, busy_ms=busy_ms, prepare=self._prepare, patient=patient)
 
     def append(self, requests: Sequence[Memories]) -> list[Written]:
         """Commits all requests in one transaction, in their order; durable when it returns."""
@@ -124,10 +135,12 @@ class SqliteJournal:
         """Whole memories after a sequence, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(STORED, (after, limit)).fetchall()
-        return [read_stored(row, self._shape) for row in rows]
+        return [read_stored(row, self._shape, self._database.path) for row in rows]
 
     def moved(self) -> bool:
         """True where a commit of any process may have come since the last `changes`; cheap."""
+        if self._database.reopen():
+            return True
         with self._database.following() as connection:
             return _data_version(connection) != self._version
 
@@ -141,15 +154,17 @@ class SqliteJournal:
             version = _data_version(connection)
             connection.execute("BEGIN")
             try:
-                catalogue = _catalogue(connection)
-                position = _position(connection)
+                catalogue = read_catalogue(connection)
+                position = read_position(connection)
                 start = max((entry.last for entry in catalogue), default=0)
                 buried: list[int] = []
                 if since is not None:
                     start = max(start, since.sequence)
                     buried = _sequences(connection, _BURIED_SINCE, since.tombstone)
                 rows = read_segment_rows(connection, start + 1, _LAST_SEQUENCE, self._shape)
-                yield Changes(catalogue, buried, rows, position)
+                forgotten = partial(_sequences, connection, _BURIED_BETWEEN)
+                living = partial(sqlite_upkeep.read_living, connection, self._database.path)
+                yield Changes(catalogue, buried, rows, position, living, forgotten)
                 # Only now: a reading that failed half-way must be repeated.
                 self._version = version
             finally:
@@ -192,16 +207,22 @@ class SqliteJournal:
         """Forgets the oldest memories added online, in small commits; returns how many."""
         return sqlite_upkeep.evict(self._database, keep_rows=keep_rows, before_ms=before_ms)
 
-    def erase(self, last: int) -> None:
-        """Frees what forgotten memories up to a sequence still hold on the disk."""
-        sqlite_upkeep.erase(self._database, last)
+    def erase(self, position: Position) -> None:
+        """Frees what forgotten memories still hold on the disk, their tombstones included."""
+        sqlite_upkeep.erase(self._database, position)
+
+    def drop(self, sequences: Sequence[int]) -> None:
+        """Commits tombstones for memories whose rows are damaged, whatever their ids say."""
+        sqlite_upkeep.drop(self._database, sequences)
 
     def close(self) -> None:
         """Ends all use."""
         self._database.close()
 
-    def _prepare(self) -> None:
-        shape, path = self._shape, self._database.path
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # A new connection counts the commits of others from another number.
+        self._version = None
+        shape, path = self._shape, self._path
         ours = {
             "format": str(FORMAT),
             "dim": str(shape.dim),
@@ -209,17 +230,17 @@ class SqliteJournal:
             "task": shape.task,
             "residuals": shape.codec.name,
         }
-        with self._database.transaction() as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-            if not tables:
-                for statement in SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", ours.items())
-            elif "meta" not in tables:
-                raise CorruptFile(f"{path} is a database, but no journal")
-            theirs = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-            if theirs != ours:
-                raise CorruptFile(f"{path} was made for {theirs}, the model needs {ours}")
+        if not _tables(connection):
+            with committed(connection):
+                if not _tables(connection):
+                    for statement in SCHEMA.split(";"):
+                        connection.execute(statement)
+                    connection.executemany("INSERT INTO meta VALUES (?, ?)", ours.items())
+        if "meta" not in _tables(connection):
+            raise CorruptFile(f"{path} is a database, but no journal")
+        theirs = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        if theirs != ours:
+            raise CorruptFile(f"{path} was made for {theirs}, the model needs {ours}")
 
     def _append(self, connection: sqlite3.Connection, memories: Memories) -> Written:
         rows = columns(memories, self._shape)
@@ -232,7 +253,7 @@ class SqliteJournal:
                     (id,),
                 ).fetchone()
             if old is not None:
-                if old[:4] == (row[1], row[2], row[5], row[6]):
+                if old[:4] == (row[9], row[1], row[4], row[5]):
                     continue
                 _bury(connection, old[4])
                 replaced += 1
@@ -262,20 +283,13 @@ def _sequences(connection: sqlite3.Connection, statement: str, *values: int) -> 
     return [row[0] for row in connection.execute(statement, values)]
 
 
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+
+
 def _data_version(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA data_version").fetchone()[0]
     return version
-
-
-def _catalogue(connection: sqlite3.Connection) -> list[SegmentEntry]:
-    rows = connection.execute("SELECT number, first, last, rows FROM segments ORDER BY first")
-    return [SegmentEntry(*row) for row in rows]
-
-
-def _position(connection: sqlite3.Connection) -> Position:
-    last = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
-    (horizon,) = connection.execute("SELECT sequence FROM horizon").fetchone()
-    return Position(last.get("memories", 0), last.get("tombstones", 0), horizon)
 
 
 def _bury(connection: sqlite3.Connection, sequence: int) -> None:

@@ -2,24 +2,41 @@
 
 import random
 import sqlite3
+import struct
 import time
+import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.memory.journal import Memories, MemoryRecord, StoredMemory
+from service.errors import CorruptFile
+from service.memory.journal import (
+    Memories,
+    MemoryRecord,
+    Position,
+    SegmentEntry,
+    StoredMemory,
+)
 from service.memory.segment_rows import MemoryShape, SegmentRows, Targets
 
 __all__ = [
     "CHUNK_ROWS",
+    "FORMAT",
     "INSERT",
     "RECORD",
     "SCHEMA",
+    "STORED",
+    "checksum",
     "columns",
+    "is_intact",
+    "read_catalogue",
+    "read_position",
     "read_record",
     "read_segment_rows",
+    "read_stored",
 ]
 
 FORMAT: Final = 1
@@ -30,13 +47,15 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE memories (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
-    input BLOB NOT NULL,
     target BLOB NOT NULL,
     embedding BLOB NOT NULL,
     residual BLOB NOT NULL,
     weight REAL NOT NULL,
     source TEXT,
-    created_ms INTEGER NOT NULL
+    created_ms INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    input_checksum INTEGER NOT NULL,
+    input BLOB NOT NULL
 );
 CREATE INDEX memories_by_source ON memories (source, sequence) WHERE source IS NOT NULL;
 CREATE TABLE tombstones (
@@ -54,20 +73,19 @@ CREATE TABLE segments (
 """
 
 INSERT: Final = (
-    "INSERT INTO memories (id, input, target, embedding, residual, weight, source, created_ms)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO memories (id, target, embedding, residual, weight, source, created_ms,"
+    " input_checksum, checksum, input) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 RECORD: Final = "SELECT id, sequence, source, target, weight, created_ms FROM memories"
-STORED: Final = (
-    "SELECT id, sequence, source, target, weight, created_ms, input, embedding, residual"
-    " FROM memories WHERE sequence > ? ORDER BY sequence LIMIT ?"
+_WHOLE: Final = (
+    "SELECT id, target, embedding, residual, weight, source, created_ms, input_checksum, checksum,"
+    " sequence"
 )
-_SEARCHED: Final = (
-    "SELECT embedding, residual, target, sequence, weight FROM memories"
-    " WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
-)
+STORED: Final = f"{_WHOLE}, input FROM memories WHERE sequence > ? ORDER BY sequence LIMIT ?"
+_SEARCHED: Final = f"{_WHOLE} FROM memories WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
 
-Columns = tuple[str, bytes, bytes, bytes, bytes, float, str | None, int]
+_Content = tuple[str, bytes, bytes, bytes, float, str | None, int, int]
+Columns = tuple[str, bytes, bytes, bytes, float, str | None, int, int, int, bytes]
 
 
 def make_id() -> str:
@@ -81,19 +99,45 @@ def columns(memories: Memories, shape: MemoryShape) -> list[Columns]:
     residuals = shape.codec.encode(memories.residuals)
     targets = np.ascontiguousarray(memories.targets)
     times = memories.created_ms or [time.time_ns() // 1_000_000] * len(memories)
-    return [
-        (
+    rows: list[Columns] = []
+    for row, id in enumerate(memories.ids):
+        encoded = memories.inputs[row]
+        content = (
             id or make_id(),
-            memories.inputs[row],
             targets[row].tobytes(),
             embeddings[row].tobytes(),
             residuals[row].tobytes(),
             float(memories.weights[row]),
             memories.source,
             times[row],
+            zlib.crc32(encoded),
         )
-        for row, id in enumerate(memories.ids)
-    ]
+        rows.append((*content, checksum(content), encoded))
+    return rows
+
+
+def checksum(content: _Content) -> int:
+    """What guards a row, for SQLite guards none: CRC-32 of all but the input, which has its own.
+
+    So building a segment is sure of its rows without reading the inputs, often the larger part.
+    """
+    id, target, embedding, residual, weight, source, created_ms, input_checksum = content
+    named = b"" if source is None else b"\1" + source.encode()
+    head = struct.pack("<dqI", weight, created_ms, input_checksum)
+    sums = zlib.crc32(b"\0".join((head, id.encode(), named)))
+    for part in (target, embedding, residual):
+        sums = zlib.crc32(part, sums)
+    return sums
+
+
+def is_intact(row: Sequence[Any]) -> bool:
+    """Whether the first columns of a row, down to its checksum, are what was written."""
+    *content, expected = row[:9]
+    try:
+        found = checksum(cast("_Content", tuple(content)))
+    except (TypeError, AttributeError, struct.error):  # a column of another type
+        return False
+    return bool(found == expected)
 
 
 def read_record(row: Sequence[Any], shape: MemoryShape) -> MemoryRecord:
@@ -103,11 +147,18 @@ def read_record(row: Sequence[Any], shape: MemoryShape) -> MemoryRecord:
     return MemoryRecord(id, sequence, source, targets[0].tolist(), weight, created_ms)
 
 
-def read_stored(row: Sequence[Any], shape: MemoryShape) -> StoredMemory:
-    """A row of STORED."""
-    *record, encoded, embedding, residual = row
+def read_stored(row: Sequence[Any], shape: MemoryShape, file: Path) -> StoredMemory:
+    """A row of STORED, from `file`.
+
+    Raises:
+        CorruptFile: it differs from its checksums.
+    """
+    id, target, embedding, residual, weight, source, created_ms, expected, *_ = row
+    sequence, encoded = row[9:]
+    if not is_intact(row) or zlib.crc32(encoded) != expected:
+        raise CorruptFile(f"{file}: memory {sequence} (id {id!r}) differs from its checksum")
     return StoredMemory(
-        record=read_record(record, shape),
+        record=read_record((id, sequence, source, target, weight, created_ms), shape),
         input=encoded,
         embedding=np.frombuffer(embedding, np.float32),
         residual=shape.codec.decode(_codes([residual], shape), shape.width)[0],
@@ -117,10 +168,20 @@ def read_stored(row: Sequence[Any], shape: MemoryShape) -> StoredMemory:
 def read_segment_rows(
     connection: sqlite3.Connection, first: int, last: int, shape: MemoryShape
 ) -> Iterator[SegmentRows]:
-    """The living rows of sequences first to last, in chunks, none of them empty."""
+    """The living rows of sequences first to last, in chunks, none of them empty.
+
+    Raises:
+        CorruptFile: a row differs from its checksum.
+    """
     cursor = connection.execute(_SEARCHED, (first, last))
     while rows := cursor.fetchmany(CHUNK_ROWS):
-        embeddings, residuals, targets, sequences, weights = zip(*rows, strict=True)
+        for row in rows:
+            if not is_intact(row):
+                file = connection.execute("PRAGMA database_list").fetchone()[2]
+                raise CorruptFile(
+                    f"{file}: memory {row[9]} (id {row[0]!r}) differs from its checksum"
+                )
+        _, targets, embeddings, residuals, weights, _, _, _, _, sequences = zip(*rows, strict=True)
         yield SegmentRows(
             embeddings=_matrix(embeddings, shape.dim),
             residuals=_codes(residuals, shape),
@@ -128,6 +189,19 @@ def read_segment_rows(
             sequences=np.array(sequences, np.int64),
             weights=np.array(weights, np.float32),
         )
+
+
+def read_catalogue(connection: sqlite3.Connection) -> list[SegmentEntry]:
+    """The sealed segments, oldest first."""
+    rows = connection.execute("SELECT number, first, last, rows FROM segments ORDER BY first")
+    return [SegmentEntry(*row) for row in rows]
+
+
+def read_position(connection: sqlite3.Connection) -> Position:
+    """How far the journal has come."""
+    last = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
+    (horizon,) = connection.execute("SELECT sequence FROM horizon").fetchone()
+    return Position(last.get("memories", 0), last.get("tombstones", 0), horizon)
 
 
 def _matrix(

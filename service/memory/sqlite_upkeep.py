@@ -1,12 +1,16 @@
 """Eviction and erasure in the embedded journal, in steps so short that no append waits long."""
 
 import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Final
 
-from service.errors import JournalUnavailable
-from service.memory.sqlite_database import Database
+from service.errors import CorruptFile, JournalUnavailable
+from service.memory.journal import Living, Position
+from service.memory.sqlite_database import Database, open_reader, translated
 
-__all__ = ["erase", "evict", "row_bytes"]
+__all__ = ["count_memories", "drop", "erase", "evict", "read_living", "row_bytes"]
 
 _ALL: Final = 2**63 - 1
 _ROWS_AT_ONCE: Final = 2000
@@ -37,10 +41,26 @@ def evict(database: Database, *, keep_rows: int | None, before_ms: int | None) -
             connection.execute("UPDATE horizon SET sequence = ?", (max(gone)[0],))
 
 
-def erase(database: Database, last: int) -> None:
-    """Drops the tombstones up to a sequence and gives free pages back to the file system."""
+def drop(database: Database, sequences: Sequence[int]) -> None:
+    """Forgets memories that cannot be read; those of their columns may lie that are indexed."""
     with database.transaction() as connection:
-        connection.execute("DELETE FROM tombstones WHERE sequence BETWEEN 1 AND ?", (last,))
+        connection.execute("REINDEX memories")
+        connection.executemany(
+            "DELETE FROM memories WHERE sequence = ?", [(sequence,) for sequence in sequences]
+        )
+        connection.executemany(
+            "INSERT OR IGNORE INTO tombstones (sequence) VALUES (?)",
+            [(sequence,) for sequence in sequences],
+        )
+
+
+def erase(database: Database, position: Position) -> None:
+    """Drops the tombstones up to a position and gives free pages back to the file system."""
+    with database.transaction() as connection:
+        connection.execute(
+            "DELETE FROM tombstones WHERE sequence BETWEEN 1 AND ? AND number <= ?",
+            (position.sequence, position.tombstone),
+        )
     left = 1
     while left:
         with database.transaction() as connection:
@@ -53,11 +73,39 @@ def erase(database: Database, last: int) -> None:
         raise JournalUnavailable(f"{database.path}: another process reads it; compact again later")
 
 
+def read_living(connection: sqlite3.Connection, path: Path) -> Living:
+    """Counts the memories from the index of their ids, without reading a row.
+
+    Raises:
+        CorruptFile: the tombstones and their index disagree.
+    """
+    (found,) = connection.execute("PRAGMA integrity_check(tombstones)").fetchone()
+    if found != "ok":
+        raise CorruptFile(f"{path}: {found}")
+    return Living(
+        *connection.execute("SELECT count(*), ifnull(sum(sequence), 0) FROM memories").fetchone()
+    )
+
+
 def row_bytes(database: Database) -> int:
     """What a memory takes, as the newest ones show; 0 without any."""
     with database.reading() as connection:
         (mean,) = connection.execute(_ROW_BYTES).fetchone()
     return int(mean or 0)
+
+
+def count_memories(path: Path) -> int:
+    """How many memories a journal holds; 0 where there is no file. Writes nothing.
+
+    Raises:
+        JournalUnavailable: it cannot be read now.
+        CorruptFile: it is no journal.
+    """
+    if not path.exists():
+        return 0
+    with translated(path), closing(open_reader(path)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM memories").fetchone()
+    return int(count)
 
 
 def _surplus(connection: sqlite3.Connection, keep_rows: int | None) -> int:

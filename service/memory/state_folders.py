@@ -20,6 +20,11 @@ class StateFolders:
         return self.root / "journal.sqlite3"
 
     @property
+    def log(self) -> Path:
+        """The journal's write-ahead log, there while it is open or after a kill."""
+        return self.root / "journal.sqlite3-wal"
+
+    @property
     def lease(self) -> Path:
         """Locked by the one process that builds and removes segments."""
         return self.root / "segments.lock"

@@ -11,7 +11,7 @@ import numpy as np
 
 from service.errors import CorruptFile
 from service.memory import _kernel
-from service.memory.journal import Changes, Position, SegmentEntry
+from service.memory.journal import Changes, Living, Position, SegmentEntry
 from service.memory.sealed import SealedSegment
 from service.memory.segment_policy import Backlog, SealedState
 from service.memory.segment_rows import MemoryShape, SegmentRows
@@ -78,15 +78,26 @@ class Tiers:
         full = [segment for segment in snapshot.growing if segment.rows == segment.capacity]
         return Backlog(
             sealed=[
-                SealedState(entry, snapshot.sealed[entry].native.dead_rows if entry.rows else 0)
+                SealedState(entry, sealed.native.dead_rows, damaged=sealed.native.damaged)
+                if (sealed := snapshot.sealed.get(entry)) is not None
+                else SealedState(entry)
                 for entry in snapshot.catalogue
             ],
             full_rows=sum(segment.rows for segment in full),
             last=full[-1].sequence(full[-1].rows - 1) if full else 0,
         )
 
-    def apply(self, changes: Changes, tombstones: Callable[[int, int], list[int]]) -> None:
-        """Moves to the position of `changes`; `tombstones` looks up a range of sequences.
+    def living(self) -> Living:
+        """The memories added online that vote."""
+        snapshot = self.snapshot
+        parts = [
+            segment.living()
+            for segment in (*(s.native for s in snapshot.sealed.values()), *snapshot.growing)
+        ]
+        return Living(sum(rows for rows, _ in parts), sum(total for _, total in parts))
+
+    def apply(self, changes: Changes) -> None:
+        """Moves to the position of `changes`.
 
         Raises:
             CorruptFile: a new sealed segment is damaged; the snapshot stays.
@@ -94,7 +105,7 @@ class Tiers:
         """
         snapshot = self.snapshot
         if tuple(changes.catalogue) != snapshot.catalogue:
-            snapshot = self._swap(snapshot, tuple(changes.catalogue), tombstones)
+            snapshot = self._swap(snapshot, changes)
         for rows in changes.rows:
             snapshot = self._append(snapshot, rows)
         # After the rows: a memory that replaces another is there before the other goes.
@@ -108,14 +119,10 @@ class Tiers:
         for sequence in sequences:
             _forget(self.snapshot, sequence)
 
-    def _swap(
-        self,
-        snapshot: Snapshot,
-        catalogue: tuple[SegmentEntry, ...],
-        tombstones: Callable[[int, int], list[int]],
-    ) -> Snapshot:
+    def _swap(self, snapshot: Snapshot, changes: Changes) -> Snapshot:
+        catalogue = tuple(changes.catalogue)
         sealed = {
-            entry: snapshot.sealed.get(entry) or self._open(entry, tombstones)
+            entry: snapshot.sealed.get(entry) or self._open(entry, changes.forgotten)
             for entry in catalogue
             if entry.rows > 0
         }
@@ -128,14 +135,14 @@ class Tiers:
         )
 
     def _open(
-        self, entry: SegmentEntry, tombstones: Callable[[int, int], list[int]]
+        self, entry: SegmentEntry, forgotten: Callable[[int, int], list[int]]
     ) -> SealedSegment:
         assert self._folders is not None, "a catalogue comes from a state folder"
         folder = self._folders.of(entry)
         segment = SealedSegment.open(folder, self._shape)
         if segment.rows != entry.rows:
             raise CorruptFile(f"{folder} holds {segment.rows} rows instead of {entry.rows}")
-        for sequence in tombstones(entry.first, entry.last):
+        for sequence in forgotten(entry.first, entry.last):
             segment.forget(sequence)
         return segment
 

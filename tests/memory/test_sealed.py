@@ -29,7 +29,6 @@ def test_what_was_built_is_what_is_opened(folder: Path) -> None:
         path.stat().st_size for path in folder.iterdir() if path.name != "segment.json"
     )
     segment.verify()
-    segment.warm()
 
 
 def test_rows_are_forgotten_by_sequence_once(folder: Path) -> None:

@@ -10,6 +10,8 @@ from service.memory.memory import ResidualMemory
 from service.memory.observer import Unobserved
 from service.memory.options import MemoryOptions
 from service.memory.retention import Retention
+from service.memory.segment_builder import SegmentBuilder
+from service.memory.segment_policy import SegmentPlan
 from service.memory.state_folders import StateFolders
 from tests.memory.examples import PIXELS, RULE, SHAPE, SMALL, memories
 
@@ -183,6 +185,26 @@ def test_compacting_removes_the_forgotten_from_every_file(
     assert (again.correct(PIXELS[:20], RULE).residuals == before).all()
     again.append(memories([77], ids=["77"])).result(10)
     assert again.correct(PIXELS[[77]], RULE).distances[0, 0] == 0
+
+
+def test_what_is_forgotten_while_compacting_stays_forgotten(
+    watcher: Watcher, opened: Callable[[], ResidualMemory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = opened()
+    memory.append(memories(range(128), ids=[str(row) for row in range(128)])).result(10)
+    assert watcher.sealed.wait(60)
+    assert memory.forget("77")
+    build = SegmentBuilder._build
+
+    def build_and_forget(builder: SegmentBuilder, plan: SegmentPlan, lease: int) -> int:
+        rows = build(builder, plan, lease)
+        assert memory.forget("78")
+        return rows
+
+    monkeypatch.setattr(SegmentBuilder, "_build", build_and_forget)
+    assert memory.compact() == 1
+    assert memory.size == 126
+    assert opened().size == 126
 
 
 def test_compacting_waits_for_the_lease_and_says_who_has_it(

@@ -165,6 +165,28 @@ def test_moved_says_when_any_process_committed(journal: SqliteJournal, path: Pat
     assert not journal.moved()
 
 
+def test_a_reading_sees_the_tombstones_of_its_own_moment(
+    journal: SqliteJournal, path: Path
+) -> None:
+    journal.append([memories(range(3), ids=["a", "b", "c"])])
+    journal.forget("b")
+    other = SqliteJournal(path, SHAPE)
+    with journal.changes(None) as changes:
+        with pytest.raises(JournalUnavailable, match="compact again later"):
+            other.erase(Position(3, 1))
+        assert changes.forgotten(1, 3) == [2]
+    assert journal.tombstones(1, 3) == []
+    other.close()
+
+
+def test_tombstones_of_later_than_a_compaction_began_stay(journal: SqliteJournal) -> None:
+    journal.append([memories(range(3), ids=["a", "b", "c"])])
+    for id in ("b", "c"):
+        journal.forget(id)
+    journal.erase(Position(3, 1))
+    assert journal.tombstones(1, 3) == [3]
+
+
 def test_a_reading_that_fails_is_still_due(journal: SqliteJournal) -> None:
     journal.append([memories([0])])
 

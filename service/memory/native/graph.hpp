@@ -90,6 +90,15 @@ class Graph {
     read_upper_table(size);
   }
 
+  [[noreturn]] void fail(const char* what) const {
+    corrupt_.store(true, std::memory_order_release);
+    throw CorruptGraph(name_ + ": " + what);
+  }
+
+  // True once a search has been led astray: whatever else it holds is worth nothing either.
+  bool corrupt() const { return corrupt_.load(std::memory_order_acquire); }
+  const std::string& name() const { return name_; }
+
   std::uint32_t count() const { return count_; }
   std::size_t dim() const { return dim_; }
 
@@ -159,8 +168,6 @@ class Graph {
 
  private:
   static constexpr std::size_t kHeader = 96;
-
-  [[noreturn]] void fail(const char* what) const { throw CorruptGraph(name_ + ": " + what); }
 
   struct Upper {
     std::uint32_t element;
@@ -274,6 +281,7 @@ class Graph {
   std::int32_t top_level_ = 0;
   std::uint32_t entry_ = 0, count_ = 0;
   std::vector<Upper> upper_;
+  mutable std::atomic<bool> corrupt_{false};
 };
 
 }  // namespace resmem

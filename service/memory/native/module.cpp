@@ -58,6 +58,7 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
         ++at;
       }
     }
+    for (const View& view : views) view.segment->check();
   }
   return py::make_tuple(residuals, sequences, distances, weights);
 }
@@ -82,13 +83,35 @@ PYBIND11_MODULE(_kernel, m) {
       .def("forget_until", &Segment::forget_until, py::arg("sequence"))
       .def("lives", &Segment::lives, py::arg("row"))
       .def("find", &Segment::find, py::arg("sequence"))
-      .def("sequence", &Segment::checked_sequence, py::arg("row"));
+      .def("sequence", &Segment::checked_sequence, py::arg("row"))
+      .def("living", &Segment::living);
+  py::class_<Mapping, std::shared_ptr<Mapping>>(m, "Mapping")
+      .def(py::init([](const py::buffer& array, const std::string& path, std::size_t file_bytes) {
+             const py::buffer_info info = array.request();
+             try {
+               // The array goes after the guard of its addresses, not before.
+               return std::shared_ptr<Mapping>(
+                   new Mapping(info.ptr, static_cast<std::size_t>(info.size * info.itemsize), path,
+                               file_bytes),
+                   [array](Mapping* mapping) { delete mapping; });
+             } catch (const std::system_error& error) {
+               errno = error.code().value();
+               PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+               throw py::error_already_set();
+             }
+           }),
+           py::arg("array"), py::arg("path"), py::arg("file_bytes"))
+      .def_property_readonly("damaged", &Mapping::damaged);
   py::class_<SealedSegment, Segment, std::shared_ptr<SealedSegment>>(m, "SealedSegment")
       .def(py::init<Array<std::uint8_t>, Array<std::uint8_t>, Array<float>, Array<std::int64_t>,
-                    std::size_t, const Codec&, const std::string&>(),
+                    std::size_t, const Codec&, const std::string&,
+                    std::vector<std::shared_ptr<Mapping>>>(),
            py::arg("graph").noconvert(), py::arg("codes").noconvert(),
            py::arg("weights").noconvert(), py::arg("sequences").noconvert(), py::arg("dim"),
-           py::arg("codec"), py::arg("name"));
+           py::arg("codec"), py::arg("name"),
+           py::arg("mappings") = std::vector<std::shared_ptr<Mapping>>())
+      .def_property_readonly("damaged", &SealedSegment::damaged)
+      .def("check", &SealedSegment::check);
   py::class_<GrowingSegment, Segment, std::shared_ptr<GrowingSegment>>(m, "GrowingSegment")
       .def(py::init<std::size_t, std::size_t, const Codec&>(), py::arg("capacity"), py::arg("dim"),
            py::arg("codec"))

@@ -18,6 +18,7 @@
 
 #include "codec.hpp"
 #include "graph.hpp"
+#include "mapping.hpp"
 
 namespace resmem {
 
@@ -42,6 +43,10 @@ class Segment {
   virtual const std::uint8_t* code(std::uint32_t row) const = 0;
   virtual float weight(std::uint32_t row) const = 0;
   virtual std::int64_t sequence(std::uint32_t row) const = 0;
+  // Throws CorruptGraph where the files of the segment can no longer be read.
+  virtual void check() const {}
+  // Throws CorruptGraph, and lets `check` throw it from now on.
+  [[noreturn]] virtual void fail(const char* what) const { throw CorruptGraph(what); }
   // Appends the nearest living of the first `rows` rows to `hits`, at most k, in no order.
   virtual void nearest(const float* query, std::size_t rows, std::size_t k, std::size_t ef,
                        Scratch& scratch, std::vector<Hit>& hits) const = 0;
@@ -49,6 +54,17 @@ class Segment {
   std::size_t dim() const { return dim_; }
   const Codec& codec() const { return codec_; }
   std::size_t dead_rows() const { return dead_rows_.load(std::memory_order_acquire); }
+
+  // The number of living rows and the sum of their sequences.
+  std::pair<std::size_t, std::int64_t> living() const {
+    std::pair<std::size_t, std::int64_t> found{0, 0};
+    for (std::size_t row = 0; row < rows(); ++row)
+      if (dead_[row].load(std::memory_order_relaxed) == 0) {
+        ++found.first;
+        found.second += sequence(static_cast<std::uint32_t>(row));
+      }
+    return found;
+  }
 
   // True where the row lived until now.
   bool forget(std::size_t row) {
@@ -108,12 +124,13 @@ class SealedSegment : public Segment {
  public:
   SealedSegment(Array<std::uint8_t> graph, Array<std::uint8_t> codes, Array<float> weights,
                 Array<std::int64_t> sequences, std::size_t dim, const Codec& codec,
-                const std::string& name)
+                const std::string& name, std::vector<std::shared_ptr<Mapping>> mappings)
       : Segment(dim, codec, static_cast<std::size_t>(codes.shape(0))),
         graph_bytes_(graph),
         codes_(codes),
         weights_(weights),
         sequences_(sequences),
+        mappings_(std::move(mappings)),
         graph_(graph.data(), static_cast<std::size_t>(graph.size()), dim, name),
         code_data_(codes.data()),
         weight_data_(weights.data()),
@@ -124,6 +141,21 @@ class SealedSegment : public Segment {
         sequences.ndim() != 1 || sequences.size() != n)
       throw CorruptGraph(name + ": it holds another number of rows than the arrays beside it");
   }
+
+  bool damaged() const {
+    for (const auto& mapping : mappings_)
+      if (mapping->damaged()) return true;
+    return graph_.corrupt();
+  }
+
+  // For after every use: what was read of a damaged file is worth nothing.
+  void check() const override {
+    for (const auto& mapping : mappings_)
+      if (!mapping->intact()) throw CorruptGraph(mapping->name() + ": it was cut, written to or cannot be read");
+    if (graph_.corrupt()) throw CorruptGraph(graph_.name() + ": it is damaged");
+  }
+
+  [[noreturn]] void fail(const char* what) const override { graph_.fail(what); }
 
   std::size_t rows() const override { return graph_.count(); }
   const std::uint8_t* code(std::uint32_t row) const override {
@@ -150,6 +182,7 @@ class SealedSegment : public Segment {
   Array<std::uint8_t> graph_bytes_, codes_;
   Array<float> weights_;
   Array<std::int64_t> sequences_;
+  std::vector<std::shared_ptr<Mapping>> mappings_;
   Graph graph_;
   const std::uint8_t* code_data_;
   const float* weight_data_;

@@ -42,7 +42,7 @@ class SoftKnn {
     for (const Neighbour& n : neighbours_) {
       const Codec& codec = n.segment->codec();
       const std::uint8_t* code = n.segment->code(n.row);
-      if (!codec.valid(code)) throw CorruptGraph("a residual names a class that there is not");
+      if (!codec.valid(code)) n.segment->fail("a residual names a class that there is not");
       codec.add(code, n.weight, sum_.data(), shared);
     }
     for (std::size_t j = 0; j < width; ++j) correction[j] = static_cast<float>(sum_[j] + shared);
@@ -80,6 +80,8 @@ class SoftKnn {
       const Segment& segment = *f.view->segment;
       const double squared =
           distance.exact(query, segment.vector(f.hit.row), segment.dim());
+      // Every vector that was added is finite.
+      if (std::isnan(squared)) segment.fail("a vector is no number");
       const std::uint32_t row = f.row();
       neighbours_.push_back({std::sqrt(squared), 0, segment.sequence(row), &segment, row});
     }

@@ -1,0 +1,10 @@
+"""What a memory may be, however it comes in: over HTTP, or from a file."""
+
+from typing import Final
+
+__all__ = ["LARGEST_WEIGHT", "LONGEST_NAME"]
+
+LARGEST_WEIGHT: Final = 1e9
+"""Importance is above 0 and at most this."""
+LONGEST_NAME: Final = 256
+"""Characters of an id or a source, at least 1."""

@@ -1,0 +1,175 @@
+// Mapped files that are cut, written to, or cannot be read while they are searched.
+//
+// The files are immutable, so that one look at size and time of writing after each batch (0.3 us a
+// file) tells whether the batch is worth anything; and what is there to be read must not end the
+// process: reading a page that the file no longer has raises SIGBUS. Here the handler
+// puts pages of zeros in the place of a guarded mapping's missing ones and marks the mapping
+// damaged: the search goes on, over zeros that its bounds checks stand, and its caller throws away
+// what it found. libwayland does the same for the buffers of its clients (wl_shm_buffer_begin_access).
+#pragma once
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <system_error>
+
+namespace resmem {
+
+// A range of addresses that the handler knows. Entries are used again, never freed: the handler may
+// walk the list at any time, and takes no lock.
+struct MappedRange {
+  std::atomic<std::uintptr_t> begin{0}, end{0};
+  std::atomic<bool> damaged{false}, taken{true};
+  MappedRange* next = nullptr;
+};
+
+class MappedRanges {
+ public:
+  static MappedRange* add(const void* data, std::size_t size) {
+    install();
+    MappedRange* range = unused();
+    range->damaged.store(false);
+    range->begin.store(reinterpret_cast<std::uintptr_t>(data));
+    range->end.store(reinterpret_cast<std::uintptr_t>(data) + size, std::memory_order_release);
+    return range;
+  }
+
+  static void remove(MappedRange* range) {
+    range->end.store(0);
+    range->begin.store(0);
+    range->taken.store(false, std::memory_order_release);
+  }
+
+ private:
+  static MappedRange* unused() {
+    for (MappedRange* range = head().load(); range != nullptr; range = range->next) {
+      bool taken = false;
+      if (range->taken.compare_exchange_strong(taken, true)) return range;
+    }
+    auto* range = new MappedRange;
+    range->next = head().load();
+    while (!head().compare_exchange_weak(range->next, range)) {
+    }
+    return range;
+  }
+
+  static std::atomic<MappedRange*>& head() {
+    static std::atomic<MappedRange*> first{nullptr};
+    return first;
+  }
+
+  static struct sigaction& previous() {
+    static struct sigaction action {};
+    return action;
+  }
+
+  // Again for every mapping: somebody else may have taken the signal since the last one.
+  static void install() {
+    static std::mutex alone;
+    const std::lock_guard<std::mutex> held(alone);
+    page_bytes() = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+    struct sigaction now {};
+    sigaction(SIGBUS, nullptr, &now);
+    if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == &handle) return;
+    previous() = now;
+    struct sigaction ours {};
+    ours.sa_sigaction = &handle;
+    ours.sa_flags = SA_SIGINFO | SA_NODEFER;
+    sigemptyset(&ours.sa_mask);
+    if (sigaction(SIGBUS, &ours, nullptr) != 0)
+      throw std::system_error(errno, std::generic_category(), "sigaction");
+  }
+
+  static std::uintptr_t& page_bytes() {
+    static std::uintptr_t bytes = 4096;
+    return bytes;
+  }
+
+  static void handle(int signal, siginfo_t* info, void* context) {
+    const int error = errno;
+    const auto at = reinterpret_cast<std::uintptr_t>(info->si_addr);
+    for (MappedRange* range = head().load(); range != nullptr; range = range->next) {
+      const std::uintptr_t end = range->end.load(std::memory_order_acquire);
+      if (at < range->begin.load() || at >= end) continue;
+      const std::uintptr_t page = at & ~(page_bytes() - 1);
+      void* zeros = mmap(reinterpret_cast<void*>(page), end - page, PROT_READ,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+      if (zeros == MAP_FAILED) break;
+      range->damaged.store(true, std::memory_order_release);
+      errno = error;
+      return;
+    }
+    pass_on(signal, info, context);
+  }
+
+  static void pass_on(int signal, siginfo_t* info, void* context) {
+    const struct sigaction& other = previous();
+    if ((other.sa_flags & SA_SIGINFO) != 0) {
+      other.sa_sigaction(signal, info, context);
+    } else if (other.sa_handler != SIG_DFL && other.sa_handler != SIG_IGN) {
+      other.sa_handler(signal);
+    } else {
+      // What was read is read again, and ends the process as it would have without us.
+      struct sigaction usual {};
+      usual.sa_handler = SIG_DFL;
+      sigaction(signal, &usual, nullptr);
+    }
+  }
+};
+
+// Guards one mapped file for as long as it lives; it must not outlive the mapping.
+class Mapping {
+ public:
+  // `data` lies in the mapping of the file `name`, which is `file_bytes` long.
+  Mapping(const void* data, std::size_t size, std::string name, std::size_t file_bytes)
+      : name_(std::move(name)), descriptor_(open(name_.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), name_);
+    written_ = status().st_mtim;
+    file_bytes_ = static_cast<off_t>(file_bytes);
+    range_ = MappedRanges::add(data, size);
+  }
+  ~Mapping() {
+    MappedRanges::remove(range_);
+    close(descriptor_);
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  const std::string& name() const { return name_; }
+
+  // True where something was found amiss: everything read since is worth nothing.
+  bool damaged() const { return range_->damaged.load(std::memory_order_acquire); }
+
+  // Looks whether the file was cut or written to. Of a page that was cut in the middle the rest
+  // reads as zeros, without a signal.
+  bool intact() const {
+    const struct stat now = status();
+    if (now.st_size != file_bytes_ || now.st_mtim.tv_sec != written_.tv_sec ||
+        now.st_mtim.tv_nsec != written_.tv_nsec)
+      range_->damaged.store(true, std::memory_order_release);
+    return !damaged();
+  }
+
+ private:
+  struct stat status() const {
+    struct stat found {};
+    if (fstat(descriptor_, &found) != 0) found.st_size = -1;
+    return found;
+  }
+
+  std::string name_;
+  int descriptor_;
+  MappedRange* range_;
+  off_t file_bytes_;
+  struct timespec written_;
+};
+
+}  // namespace resmem

@@ -1,0 +1,89 @@
+"""Every column of a memory stands under a checksum, and none is read past it."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.errors import CorruptFile
+from service.memory.memory import ResidualMemory
+from service.memory.sqlite_journal import SqliteJournal
+from tests.memory.examples import SHAPE, memories
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[SqliteJournal]:
+    journal = SqliteJournal(tmp_path / "journal.sqlite3", SHAPE)
+    journal.append([memories(range(20), ids=[f"é{row}" for row in range(20)], source="s")])
+    journal.append([memories([20])])
+    yield journal
+    journal.close()
+
+
+CHANGES = [
+    "id = 'e3'",
+    "target = x'05000000'",
+    "embedding = zeroblob(256)",
+    "embedding = 'text'",
+    "embedding = NULL",
+    "residual = zeroblob(40)",
+    "weight = 1.5",
+    "source = NULL",
+    "source = ''",
+    "created_ms = created_ms + 1",
+    "created_ms = 'x'",
+    "checksum = checksum + 1",
+    "input_checksum = input_checksum - 1",
+]
+
+
+def damage(journal: Path, change: str) -> None:
+    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        # A damaged file heeds no constraint.
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '') WHERE name = 'memories'"
+        )
+    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE memories SET {change} WHERE sequence = 4")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_column_is_read_by_nobody(
+    journal: SqliteJournal, tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "journal.sqlite3"
+    damage(path, change)
+    said = r"journal\.sqlite3: memory 4 .* differs from its checksum"
+    with pytest.raises(CorruptFile, match=said), journal.changes(None) as changes:
+        list(changes.rows)
+    with pytest.raises(CorruptFile, match=said):
+        journal.stored(0, 30)
+    assert len(journal.stored(4, 30)) == 17
+
+
+def test_a_changed_input_is_found_where_inputs_are_read(
+    journal: SqliteJournal, tmp_path: Path
+) -> None:
+    damage(tmp_path / "journal.sqlite3", "input = zeroblob(256)")
+    with pytest.raises(CorruptFile, match="memory 4 "):
+        journal.stored(0, 30)
+    with journal.changes(None) as changes:
+        assert sum(len(rows) for rows in changes.rows) == 21
+
+
+@pytest.mark.usefixtures("journal")
+def test_a_damaged_memory_is_never_served(tmp_path: Path) -> None:
+    damage(tmp_path / "journal.sqlite3", "residual = zeroblob(40)")
+    with pytest.raises(CorruptFile, match="memory 4 "):
+        ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE)
+
+
+def test_damaged_memories_can_be_dropped(journal: SqliteJournal, tmp_path: Path) -> None:
+    damage(tmp_path / "journal.sqlite3", "residual = zeroblob(40)")
+    journal.drop([4])
+    assert journal.tombstones(1, 100) == [4]
+    assert len(journal.stored(0, 30)) == 20
+    assert journal.append([memories([3], ids=["é3"])])[0].created == 1
