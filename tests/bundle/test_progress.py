@@ -42,3 +42,28 @@ def test_without_tqdm_there_is_no_bar(
     with Terminal().bar("rows", 3) as advance:
         advance(3)
     assert capsys.readouterr().err == ""
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 9.0, 10.0, 11.0])
+    monkeypatch.setattr("service.bundle.progress.time.monotonic", lambda: next(seconds))
+    with Terminal().bar("memories", 300) as advance:
+        for _ in range(3):
+            advance(100)
+    assert capsys.readouterr().err == "memories: 200 of 300 rows\n"
+
+
+def test_what_is_said_stands_above_the_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    terminal = Terminal()
+    with terminal.bar("memories", 3) as advance:
+        terminal.say("left out 'id-7'")
+        advance(3)
+    terminal.say("done")
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert "left out 'id-7'" in lines
+    assert lines[-1] == "done"

@@ -1,0 +1,127 @@
+"""`resmem rebase`: a new version takes over what an older one was taught."""
+
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from typing import TYPE_CHECKING
+
+from service.cli.place import add_place, find_place
+from service.errors import BundleError
+
+if TYPE_CHECKING:
+    from service.bundle.rebase import Rebased
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+    """Declare the command and its options."""
+    parser = subparsers.add_parser(
+        "rebase",
+        help="give the memories of an older version to a new one",
+        description="Runs every memory that an older version was taught through the base model of "
+        "a new one, and writes them with new embeddings and residuals into the new version's "
+        "state; id, target, weight, source, time and order stay. The old state is only read and "
+        "may be served meanwhile. Stopped at any time, the same command goes on; given again "
+        "after the switch, it picks up what changed meanwhile.",
+    )
+    add_place(parser)
+    add = parser.add_argument
+    add(
+        "--from",
+        dest="old",
+        metavar="OLD_VERSION",
+        help="who was taught; by default the newest version before it that has memories",
+    )
+    add(
+        "--skip-unfit",
+        action="store_true",
+        help="leave out and count memories that do not fit the new version (a class that it does "
+        "not have, an input of another shape), instead of stopping at the first",
+    )
+    add(
+        "--provider",
+        choices=("auto", "cpu", "cuda", "tensorrt"),
+        default="auto",
+        help="what runs the base model",
+    )
+    add("--batch-rows", type=_positive, default=256, help="memories per run of the model")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Take the memories over and say what became of them.
+
+    Raises:
+        ResmemError: see `rebase`; the old state is as it was, and what is done stays done.
+    """
+    # Here, not above: the other commands start faster without it.
+    from service.bundle.predecessor import find_predecessor
+    from service.bundle.progress import Terminal
+    from service.bundle.rebase import rebase
+    from service.bundle.store import ModelStore
+
+    new, terminal = find_place(args).bundle, Terminal()
+    name, version = new.manifest.name, new.manifest.version
+    old = args.old
+    if old is None:
+        before = find_predecessor(args.state_dir, name, version)
+        if before is None:
+            raise BundleError(
+                f"{args.state_dir / name} has no memories of a version before {version}: nothing "
+                "to take over; a later version is named with --from"
+            )
+        old = before.version
+    try:
+        rebased = rebase(
+            ModelStore(args.store).resolve(f"{name}/{old}"),
+            new,
+            states=args.state_dir,
+            progress=terminal,
+            skip_unfit=args.skip_unfit,
+            provider=args.provider,
+            batch_rows=args.batch_rows,
+        )
+    except KeyboardInterrupt:
+        terminal.say("stopped; the same command goes on from here")
+        raise
+    sys.stdout.write(render(rebased, name=name, old=old, new=version))
+    return 0
+
+
+def render(rebased: "Rebased", *, name: str, old: str, new: str) -> str:
+    """What was done, and what the reader must know of it, a line each."""
+    totals = rebased.totals
+    lines = [
+        f"{name}/{old} -> {name}/{new}: {totals.carried} memories taken over, "
+        f"{rebased.carried} of them in this run"
+    ]
+    if totals.kept:
+        lines.append(f"{totals.kept} stay as version {new} has them, under the same ids")
+    if totals.unfit:
+        lines.append(f"{totals.unfit} left out, since they do not fit version {new}")
+    if rebased.forgotten:
+        lines.append(f"{rebased.forgotten} forgotten, since version {old} no longer has them")
+    if rebased.fitted_names:
+        lines.append(
+            f"{rebased.fitted_names} have ids of the form fit-N, which a memory of the new bundle "
+            "has too: it stays, and votes beside them"
+        )
+    if rebased.fitted_forgotten:
+        lines.append(
+            f"{rebased.fitted_forgotten} memories of the bundle (fit-N) that were forgotten in "
+            f"version {old} are not forgotten in version {new}, which was fitted anew: look there "
+            "for what is still wrong"
+        )
+    lines.append(
+        f"what version {old} learns or forgets from now on is taken over by the same command, "
+        "given once more after the switch"
+    )
+    lines.append(str(rebased.state))
+    return "\n".join(lines) + "\n"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
