@@ -9,7 +9,19 @@ import sys
 from collections.abc import Sequence
 
 from service import __version__
-from service.cli import evaluate, fit, serve
+from service.cli import (
+    backup,
+    compact,
+    evaluate,
+    fit,
+    inspect,
+    rebase,
+    repair,
+    serve,
+    transfer,
+    use,
+    verify,
+)
 from service.errors import ResmemError
 
 __all__ = ["main"]
@@ -24,7 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"resmem {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (fit, serve, evaluate):
+    for command in (
+        fit,
+        serve,
+        evaluate,
+        rebase,
+        use,
+        inspect,
+        verify,
+        repair,
+        compact,
+        backup,
+        transfer,
+    ):
         command.add_parser(commands)
     arguments = parser.parse_args(argv)
     try:

@@ -32,11 +32,15 @@ def test_it_prints_what_it_chose_and_where_it_is(
         "8",
         "--ef-construction",
         "60",
+        "--residuals",
+        "float16",
     ]
     assert main([*arguments, *options]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("600 memories; embedding hidden, 24 axes, transform none\nk ")
     assert "leave-one-out, 300" in out
+    assert "\nfloat16 <-" in out
+    assert "\n300 reporting rows; float16: asked for with --residuals; auto would take" in out
     assert out.endswith(f"{tmp_path}/store/digits/1\n")
     assert err == "600 rows; classification, 10 classes; embedding hidden\n"
     ModelStore(tmp_path / "store").resolve("digits").verify()
@@ -78,3 +82,13 @@ def test_counts_are_at_least_one(
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, option, value])
     assert option in capsys.readouterr().err
+
+
+def test_residuals_are_stored_in_a_codec_that_there_is(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--residuals", "int8"])
+    assert "'int8' is no residual codec: float32, float16 or top-M; or auto" in (
+        capsys.readouterr().err
+    )

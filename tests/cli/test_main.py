@@ -20,7 +20,10 @@ def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         for line in text.partition("commands:")[2].splitlines()
         if line.startswith("    ") and not line.startswith("     ")
     ]
-    assert [name for name in listed if name != "COMMAND"] == ["fit", "serve", "eval"]
+    assert [name for name in listed if name != "COMMAND"] == [
+        "fit", "serve", "eval", "rebase", "use", "inspect", "verify", "repair", "compact", "backup",
+        "restore", "export", "import",
+    ]  # fmt: skip
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,87 @@
+"""`resmem backup` and `resmem restore`."""
+
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from pathlib import Path
+
+from service.cli.place import add_place, find_place
+
+__all__ = ["add_parser", "run_backup", "run_restore"]
+
+
+def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+    """Declare both commands and their options."""
+    backup = subparsers.add_parser(
+        "backup",
+        help="copy a state to a folder, while it is served",
+        description="Copies one moment of the state to a new folder, with a checksum of every "
+        "file; no request waits for it. The bundle is not in it: its files never change, so copy "
+        "the model store as any other folder.",
+    )
+    add_place(backup)
+    backup.add_argument(
+        "--to", type=Path, required=True, metavar="FOLDER", help="a folder that is not there yet"
+    )
+    backup.add_argument(
+        "--link",
+        action="store_true",
+        help="hard-link segments where the file system can: quick, and damage to one of the two "
+        "is damage to both",
+    )
+    backup.set_defaults(run=run_backup)
+
+    restore = subparsers.add_parser(
+        "restore",
+        help="make a backup the state",
+        description="Checks a backup and makes it the state of its bundle. No service may run.",
+    )
+    add_place(restore)
+    restore.add_argument(
+        "--from", dest="source", type=Path, required=True, metavar="FOLDER", help="the backup"
+    )
+    restore.add_argument(
+        "--force", action="store_true", help="move a state that is there aside; it is not removed"
+    )
+    restore.set_defaults(run=run_restore)
+
+
+def run_backup(args: Namespace) -> int:
+    """Back up; 1 where damaged segments were left out.
+
+    Raises:
+        ResmemError: the folder cannot be written, or the journal is damaged.
+    """
+    from service.bundle.progress import Terminal
+    from service.maintenance.backup import back_up
+
+    place = find_place(args)
+    done = back_up(place.bundle, place.folders, args.to, link=args.link, progress=Terminal())
+    for reason in done.left_out:
+        sys.stdout.write(f"left out {reason}; its rows are in the backup's journal\n")
+    sys.stdout.write(
+        f"{done.manifest.memories:,} memories, revision {done.manifest.revision:,}, "
+        f"{done.nbytes:,} bytes: {args.to}\n"
+    )
+    return 1 if done.left_out else 0
+
+
+def run_restore(args: Namespace) -> int:
+    """Restore; 1 where a fault of the backup is left.
+
+    Raises:
+        ResmemError: it is no backup of this bundle, or there is a state already.
+    """
+    from service.bundle.progress import Terminal
+    from service.maintenance.restore import restore
+
+    place = find_place(args)
+    done = restore(args.source, place.bundle, place.folders, force=args.force, progress=Terminal())
+    if done.aside is not None:
+        sys.stdout.write(f"moved the old state to {done.aside}\n")
+    for entry in done.repaired.rebuilt:
+        sys.stdout.write(f"built segment {entry.number:08d} anew, {entry.rows:,} rows\n")
+    for fault in done.repaired.left:
+        sys.stdout.write(f"left: {fault}\n")
+    when = done.manifest.created.isoformat(timespec="seconds")
+    sys.stdout.write(f"{done.manifest.memories:,} memories as of {when}: {place.folders.root}\n")
+    return 1 if done.repaired.left else 0

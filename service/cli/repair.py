@@ -1,0 +1,58 @@
+"""`resmem repair`: damaged segments built anew from the journal."""
+
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+
+from service.cli.place import add_place, find_place
+from service.errors import BundleError
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+    """Declare the command and its options."""
+    parser = subparsers.add_parser(
+        "repair",
+        help="build damaged segments anew from the journal",
+        description="Looks at the state as `verify` does, and builds every damaged or missing "
+        "segment anew from the journal, which has all rows. It works beside a running service.",
+    )
+    add_place(parser)
+    parser.add_argument(
+        "--forget-damaged",
+        action="store_true",
+        help="forget memories whose rows in the journal are damaged; nothing else mends them",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Say what was mended; 1 where a fault is left.
+
+    Raises:
+        ResmemError: the journal is damaged, or cannot be written.
+    """
+    from service.bundle.progress import Terminal
+    from service.maintenance.repair import repair
+    from service.memory.sqlite_upkeep import count_memories
+
+    place = find_place(args)
+    journal = place.folders.journal
+    if not journal.exists():
+        raise BundleError(f"{journal} is not there: nothing was memorized, or it was lost")
+    with Terminal().bar("memories", count_memories(journal)) as advance:
+        repaired = repair(
+            place.folders,
+            place.bundle.manifest.memory_shape(),
+            forget_damaged=args.forget_damaged,
+            advance=advance,
+        )
+    for entry in repaired.rebuilt:
+        sys.stdout.write(f"built segment {entry.number:08d} anew, {entry.rows:,} rows\n")
+    for id in repaired.dropped:
+        sys.stdout.write(f"forgot {id!r}, which was damaged\n")
+    for fault in repaired.left:
+        sys.stdout.write(f"left: {fault}\n")
+    if not (repaired.rebuilt or repaired.dropped or repaired.left):
+        sys.stdout.write("nothing to mend\n")
+    return 1 if repaired.left else 0

@@ -1,0 +1,70 @@
+"""A bundle held against its manifest."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from service.bundle.store import Bundle
+from service.errors import CorruptFile
+from service.maintenance.file_check import fault_in
+from service.maintenance.finding import Finding
+from service.memory import fitted
+from service.memory.graph_file import GraphVectors
+from service.memory.sealed import SealedSegment
+
+__all__ = ["check_bundle"]
+
+_MANIFEST = "manifest.json"
+
+
+def check_bundle(bundle: Bundle, advance: Callable[[int], None]) -> Iterator[Finding]:
+    """Every file of a bundle by its SHA-256, then its memories row by row.
+
+    `advance` is told of every file that was read: its bytes.
+    """
+    advice = (
+        "memories added online are not in it and safe; put back a copy of this version, or fit it "
+        "anew and give it the memories with `resmem rebase`"
+    )
+    subject = f"bundle {bundle.manifest.name}/{bundle.manifest.version}"
+    faults = []
+    for name, entry in bundle.manifest.files.items():
+        fault = fault_in(bundle.path / name, entry)
+        if fault is not None:
+            faults.append(fault)
+        advance(entry.bytes)
+    for fault in faults:
+        yield Finding("fault", subject, fault, advice)
+    if faults:
+        return
+    size = sum(entry.bytes for entry in bundle.manifest.files.values())
+    yield Finding("ok", subject, f"{len(bundle.manifest.files)} files, {size:,} bytes as published")
+    try:
+        rows = _check_memories(bundle)
+    except CorruptFile as error:
+        yield Finding("fault", "fitted memories", error.message, advice)
+    else:
+        yield Finding("ok", "fitted memories", f"{rows:,} memories, each finite and in its place")
+    known = {_MANIFEST, *bundle.manifest.files}
+    for path in sorted(bundle.path.rglob("*")):
+        if path.is_file() and path.relative_to(bundle.path).as_posix() not in known:
+            yield Finding("note", subject, f"{path} is no part of it")
+
+
+def _check_memories(bundle: Bundle) -> int:
+    folder, shape = bundle.memories_path, bundle.manifest.memory_shape()
+    segment = SealedSegment.open(folder, shape)
+    vectors = GraphVectors(folder / "graph.hnsw", shape.dim)
+    sequences = np.load(folder / "sequences.npy", mmap_mode="r")
+    rows = np.arange(segment.rows)
+    if segment.rows != bundle.manifest.memories:
+        raise CorruptFile(
+            f"{folder} holds {segment.rows} memories, the manifest says {bundle.manifest.memories}"
+        )
+    if not np.array_equal(fitted.row_of_sequence(sequences), rows):
+        raise CorruptFile(f"{folder / 'sequences.npy'} does not number the memories in order")
+    for start in range(0, segment.rows, 4096):
+        some = rows[start : start + 4096]
+        if not np.isfinite(vectors.take(some)).all():
+            raise CorruptFile(f"{folder / 'graph.hnsw'} holds an embedding that is not finite")
+    return segment.rows

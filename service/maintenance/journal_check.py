@@ -1,0 +1,55 @@
+"""The file of a journal: whether SQLite can read all of it, and takes all of its log."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from service.errors import CorruptFile, JournalUnavailable
+from service.maintenance.finding import Finding
+from service.memory.sqlite_snapshot import open_snapshot
+from service.memory.state_folders import StateFolders
+from service.memory.write_ahead_log import damage_in
+
+__all__ = ["DAMAGED_JOURNAL", "check_journal_file"]
+
+DAMAGED_JOURNAL: Final = (
+    "what is sealed still votes while a server runs; copy the state folder, then restore the "
+    "newest backup with `resmem restore`"
+)
+_DAMAGED_LOG: Final = (
+    "what was committed before it is safe, and a server that runs loses nothing: make a backup "
+    "from it now (`resmem backup`); where none runs, the newest backup may have more"
+)
+_SHOWN: Final = 5
+
+
+def check_journal_file(folders: StateFolders) -> Iterator[Finding]:
+    """The log first, which opening the journal may fold away; then SQLite's own check of the file.
+
+    A fault in the file ends with a finding too: nothing is raised for it.
+    """
+    log = folders.journal.with_name(f"{folders.journal.name}-wal")
+    try:
+        damage = damage_in(log)
+    except OSError as error:
+        damage = f"cannot be read: {error.strerror}"
+    if damage is None:
+        yield Finding("ok", "journal log", "no commit is cut off")
+    else:
+        yield Finding("fault", "journal log", f"{log}: {damage}", _DAMAGED_LOG)
+    try:
+        with open_snapshot(folders.journal) as snapshot:
+            lines = [str(row[0]) for row in snapshot.rows(f"PRAGMA integrity_check({_SHOWN})")]
+            pages = snapshot.number("PRAGMA page_count")
+            # SQLite reads a cut last page as if zeros stood there. It writes whole pages only.
+            over = folders.journal.stat().st_size % snapshot.number("PRAGMA page_size")
+    except (CorruptFile, JournalUnavailable) as error:
+        yield Finding("fault", "journal file", error.message, DAMAGED_JOURNAL)
+        return
+    if over:
+        detail = f"{folders.journal} is cut: it ends within a page"
+        yield Finding("fault", "journal file", detail, DAMAGED_JOURNAL)
+    elif lines == ["ok"]:
+        yield Finding("ok", "journal file", f"{pages:,} pages pass SQLite's integrity check")
+    else:
+        found = "; ".join(" ".join(line.split()) for line in lines)
+        yield Finding("fault", "journal file", f"{folders.journal}: {found}", DAMAGED_JOURNAL)
