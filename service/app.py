@@ -1,51 +1,76 @@
-"""Builds the ASGI app from settings: the bundle, the memory and the predictor behind the API."""
+"""Builds the ASGI app from settings, and brings one version after the other into service."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
+from typing import Protocol
 
 from fastapi import FastAPI
 
 from service.api.application import build_api
 from service.api.auth import KeyRing
-from service.api.card import ModelCard
 from service.api.gate import Backend, Gate
 from service.api.limits import RequestLimits
 from service.api.surface import REASONS, series
-from service.bundle.manifest import Manifest
+from service.assembly import assemble
 from service.bundle.store import Bundle, ModelStore
-from service.errors import ResmemError
-from service.inference.base_model import BaseModel
-from service.inference.batcher import Limits
-from service.inference.predictor import Predictor
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
+from service.errors import NotReady, ReloadFailed, ResmemError
+from service.memory.memory import MemoryStatistics, ResidualMemory
+from service.reloaded import Reloaded
 from service.settings import Settings
+from service.telemetry.cells import Cells
 from service.telemetry.logs import fields
 from service.telemetry.metrics import Metrics
 
-__all__ = ["ResmemApp", "create_app"]
+__all__ = ["Fleet", "ResmemApp", "create_app"]
 
 _log = logging.getLogger(__name__)
 
 
-class ResmemApp:
-    """One service: the ASGI app, and what a server must know beside it."""
+class Fleet(Protocol):
+    """All workers of a service, as one of them knows them."""
 
-    def __init__(self, settings: Settings) -> None:
+    @property
+    def cells(self) -> Cells:
+        """Where this worker counts."""
+
+    def on_ready(self) -> None:
+        """This worker answers requests from now on."""
+
+    async def reload(self) -> Reloaded:
+        """Has every worker load the current version; see `ResmemApp.reload`."""
+
+
+class ResmemApp:
+    """One service, or one worker of it: the ASGI app, and what a server must know beside it."""
+
+    def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
         """Finds the bundle and checks the sizes of its files; nothing is loaded yet.
+
+        Without a `fleet` it serves alone.
 
         Raises:
             BundleError, CorruptFile: there is no bundle that could be served.
         """
         self._settings = settings
-        self._bundle = ModelStore(settings.store).resolve(settings.model)
+        self._fleet = fleet
+        self._store = ModelStore(settings.store)
+        self._bundle = self._store.resolve(settings.model)
         self._bundle.check()
         self._backend: Backend | None = None
+        self._staged: tuple[Bundle, Backend] | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._reloading, self._staging = asyncio.Lock(), asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
         self.gate = Gate()
-        self.metrics = Metrics(series(), REASONS)
+        self.metrics = Metrics(
+            series(),
+            REASONS,
+            in_flight=self.gate.in_flight,
+            cells=None if fleet is None else fleet.cells,
+        )
         self.asgi = build_api(
             self.gate,
             RequestLimits(
@@ -55,89 +80,139 @@ class ResmemApp:
             ),
             _key_ring(settings),
             self.metrics,
-            self._lifespan,
+            reload=self.reload if fleet is None else fleet.reload,
+            lifespan=self._lifespan,
         )
+
+    async def reload(self) -> Reloaded:
+        """Brings the version that the store marks current into service, beside requests.
+
+        One at a time: a second call waits for the first and then does the same.
+
+        Raises:
+            ReloadFailed: it will not do, with the reason; the version that was served still is.
+        """
+        async with self._reloading:
+            previous = self._bundle.reference
+            model = self._settings.model or self._bundle.manifest.name
+            try:
+                # A start trusts sizes, for speed; nobody waits for this: every byte is read.
+                bundle = await asyncio.to_thread(self._store.verified, model)
+                await self.prepare(bundle.reference)
+                self.commit()
+            except (ResmemError, OSError) as error:
+                _log.error("the reload failed, %s still serves: %s", previous, error)
+                raise ReloadFailed(f"{previous} still serves: {error}") from error
+            return Reloaded(self._bundle.reference, previous, pinned="/" in model)
+
+    async def prepare(self, model: str) -> None:
+        """Loads a version, `name/version`, and warms it up, beside the one that is served.
+
+        Raises:
+            ReloadFailed: it will not do; nothing of it stays.
+        """
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+        async with self._staging:
+            await self._drop_staged()
+            try:
+                self._staged = await asyncio.to_thread(self._load_version, model)
+            except Exception as error:
+                known = isinstance(error, ResmemError)
+                if not known:
+                    _log.error("%s does not load", model, exc_info=error)
+                reason = str(error) if known else f"{type(error).__name__}: {error}"
+                raise ReloadFailed(reason) from error
+
+    def commit(self) -> None:
+        """Swaps in what was prepared; requests inside end on the version they began with.
+
+        Raises:
+            ReloadFailed: nothing was prepared.
+        """
+        staged, old, previous = self._staged, self._backend, self._bundle.reference
+        if staged is None or old is None:
+            raise ReloadFailed("no other version is loaded")
+        self._staged = None
+        self._bundle = staged[0]
+        self._serve(staged[1])
+        retiring = asyncio.create_task(self._retire(old))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        _log.info("reloaded", extra=fields(model=self._bundle.reference, previous=previous))
+
+    async def abandon(self) -> None:
+        """Drops what was prepared, if anything was."""
+        async with self._staging:
+            await self._drop_staged()
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         # Beside the server's first requests: `/healthz` answers while a large model loads.
-        loading = asyncio.create_task(self._load())
+        self._loading = asyncio.create_task(self._load())
         try:
             yield
         finally:
-            self.gate.drain()
-            await loading
-            await self._close()
+            self.gate.shut()
+            await self._loading
+            await self.abandon()
+            await asyncio.gather(*self._retiring)
+            if self._backend is not None:
+                await _close(self._backend)
+
+    async def _drop_staged(self) -> None:
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            await _close(staged[1])
 
     async def _load(self) -> None:
         began = perf_counter()
-        manifest = self._bundle.manifest
         try:
-            backend = await asyncio.to_thread(self._build)
-            self._backend = backend
-            memory, predictor = backend.predictor.memory, backend.predictor
-            _log.info(
-                "serving",
-                extra=fields(
-                    model=manifest.name,
-                    version=manifest.version,
-                    provider=backend.card.provider,
-                    memories=memory.size,
-                ),
-            )
-            await asyncio.to_thread(_warm_up, backend)
+            backend = await asyncio.to_thread(assemble, self._bundle, self._settings, self.metrics)
         except Exception as error:
             self.gate.failure = error
             unexpected = None if isinstance(error, ResmemError) else error
             _log.error("the model cannot be served: %s", error, exc_info=unexpected)
             return
+        self._serve(backend)
+        _log.info("ready", extra=fields(seconds=round(perf_counter() - began, 3)))
+        if self._fleet is not None:
+            self._fleet.on_ready()
+
+    def _load_version(self, model: str) -> tuple[Bundle, Backend]:
+        if self.gate.failure is not None or self.gate.draining:
+            raise NotReady("this server is ending")
+        bundle = self._store.resolve(model)
+        bundle.check()
+        return bundle, assemble(bundle, self._settings, self.metrics)
+
+    def _serve(self, backend: Backend) -> None:
+        predictor, card = backend.predictor, backend.card
+        self._backend = backend
+        _log.info(
+            "serving",
+            extra=fields(
+                model=card.name,
+                version=card.version,
+                provider=card.provider,
+                memories=predictor.memory.size,
+            ),
+        )
         predictor.start()
         self.metrics.serve(
-            name=manifest.name,
-            version=manifest.version,
-            provider=backend.card.provider,
-            memory=memory.statistics,
+            name=card.name,
+            version=card.version,
+            provider=card.provider,
+            memory=lambda: _statistics(predictor.memory),
             queued_rows=lambda: predictor.queued_rows,
         )
         self.gate.open(backend)
-        _log.info("ready", extra=fields(seconds=round(perf_counter() - began, 3)))
 
-    def _build(self) -> Backend:
-        settings, manifest = self._settings, self._bundle.manifest
-        model = BaseModel(
-            self._bundle.model_path,
-            inputs=manifest.inputs,
-            provider=settings.provider,
-            threads=settings.threads or None,
-        )
-        memory = ResidualMemory.open(
-            settings.state_dir / manifest.name / manifest.version,
-            fitted=self._bundle.memories_path,
-            shape=manifest.memory_shape(),
-            options=MemoryOptions(growing_bytes=settings.growing_bytes),
-            observer=self.metrics,
-        )
-        predictor = Predictor(
-            model,
-            memory,
-            task=manifest.task,
-            temperature=manifest.parameters.temperature,
-            rule=manifest.parameters.rule(),
-            limits=Limits(
-                max_batch_rows=settings.max_batch_rows,
-                max_queue_rows=settings.max_queue_rows,
-                max_delay_ms=settings.max_delay_ms,
-                max_inline_ms=settings.max_inline_ms,
-            ),
-            observer=self.metrics,
-        )
-        return Backend(_card(self._bundle, model.provider), predictor)
-
-    async def _close(self) -> None:
-        if self._backend is None:
-            return
-        await self._backend.predictor.close()
-        await asyncio.to_thread(self._backend.predictor.memory.close)
+    async def _retire(self, old: Backend) -> None:
+        """Closes a backend once nobody uses it, or when the service ends."""
+        await self.gate.earlier_left()
+        await _close(old)
+        _log.info("retired", extra=fields(model=f"{old.card.name}/{old.card.version}"))
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -149,9 +224,14 @@ def create_app(settings: Settings) -> FastAPI:
     return ResmemApp(settings).asgi
 
 
-def _warm_up(backend: Backend) -> None:
-    backend.predictor.memory.warm()
-    backend.predictor.warm_up()
+def _statistics(memory: ResidualMemory) -> MemoryStatistics:
+    memory.refresh()  # another worker may have changed it
+    return memory.statistics()
+
+
+async def _close(backend: Backend) -> None:
+    await backend.predictor.close()
+    await asyncio.to_thread(backend.predictor.memory.close)
 
 
 def _key_ring(settings: Settings) -> KeyRing:
@@ -161,22 +241,4 @@ def _key_ring(settings: Settings) -> KeyRing:
             "memorize": [key.get_secret_value() for key in settings.memorize_keys],
             "admin": [key.get_secret_value() for key in settings.admin_keys],
         }
-    )
-
-
-def _card(bundle: Bundle, provider: str) -> ModelCard:
-    manifest: Manifest = bundle.manifest
-    return ModelCard(
-        name=manifest.name,
-        version=manifest.version,
-        task=manifest.task,
-        inputs=manifest.inputs,
-        classes=manifest.classes,
-        outputs=manifest.outputs,
-        provider=provider,
-        embedding=manifest.embedding.model_dump(mode="json", include={"dim", "metric"}),
-        parameters=manifest.parameters.model_dump(mode="json"),
-        teaching_weight=manifest.teaching_weight,
-        scores=[table.model_dump(mode="json") for table in manifest.scores],
-        checksums={name: entry.sha256 for name, entry in manifest.files.items()},
     )

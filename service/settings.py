@@ -50,7 +50,13 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         Path("state"), description="Folder of the journal and of the segments sealed from it."
     )
-    workers: int = Field(1, ge=1, description="Processes that serve; this version runs one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve, on one socket and with one memory; "
+        "one that dies is replaced.",
+    )
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         "auto",
         description="What ONNX Runtime runs the base model on; "
@@ -60,7 +66,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="Threads of ONNX Runtime; 0 is one for each CPU that the process may use.",
+        description="Threads of ONNX Runtime in each worker; "
+        "0 shares the CPUs that the process may use out among the workers.",
     )
     max_body_bytes: int = Field(
         64 * 2**20, ge=1024, description="Largest body of a request; beyond it the answer is 413."
@@ -74,7 +81,8 @@ class Settings(BaseSettings):
     max_queue_rows: int = Field(
         8192,
         ge=1,
-        description="Most rows accepted and not yet answered; beyond it the answer is 429.",
+        description="Most rows accepted and not yet answered, in each worker; "
+        "beyond it the answer is 429.",
     )
     max_delay_ms: float = Field(
         0.0,
@@ -100,6 +108,42 @@ class Settings(BaseSettings):
         ge=2**16,
         description="Size at which the growing segment is sealed; "
         "exact search slows down once it outgrows the CPU's cache.",
+    )
+    max_growing_bytes: int = Field(
+        128 * 2**20,
+        ge=2**17,
+        description="Memories that wait in RAM to be sealed; beyond it the answer to /memorize "
+        "is 429.",
+    )
+    max_segment_rows: int = Field(
+        4_000_000,
+        ge=1,
+        description="Sealed segments are merged up to this size, which bounds the RAM of a build.",
+    )
+    capacity_rows: int | None = Field(
+        None,
+        ge=1,
+        description="Most memories added online; beyond it the oldest are forgotten. "
+        "No bound by default.",
+    )
+    capacity_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Most bytes that memories added online take on the disk, journal and segments "
+        "together; beyond it the oldest are forgotten. No bound by default.",
+    )
+    max_age_s: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Age at which memories added online are forgotten. No bound by default.",
+    )
+    busy_ms: int = Field(
+        2000,
+        ge=0,
+        le=60_000,
+        description="How long a write waits for another process that has the journal locked; "
+        "then the answer is 507.",
     )
     drain_s: float = Field(
         30.0,
@@ -134,19 +178,21 @@ class Settings(BaseSettings):
         stripped = [part.strip() if isinstance(part, str) else part for part in parts]
         return [part for part in stripped if part != ""]
 
-    @field_validator("workers")
-    @classmethod
-    def _one_worker(cls, value: int) -> int:
-        if value > 1:
-            raise ValueError("several workers arrive with a later version; this one runs 1")
-        return value
-
     @model_validator(mode="after")
     def _requests_fit_the_queue(self) -> Self:
         if self.max_request_rows > self.max_queue_rows:
             raise ValueError(
                 f"max_request_rows ({self.max_request_rows}) is more than max_queue_rows "
                 f"({self.max_queue_rows}): such a request could never be served"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_growing_segment_can_fill_up(self) -> Self:
+        if self.max_growing_bytes < 2 * self.growing_bytes:
+            raise ValueError(
+                f"max_growing_bytes ({self.max_growing_bytes}) is less than twice growing_bytes "
+                f"({self.growing_bytes}): memories would be refused before any could be sealed"
             )
         return self
 

@@ -1,5 +1,6 @@
 """Bundles fitted on real data, once for each test process."""
 
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from service.bundle.fit import FitSettings, fit
 from service.bundle.progress import Silent
-from service.bundle.store import Bundle
+from service.bundle.store import Bundle, ModelStore
 from tests.onnx_mlp import save_mlp
 
 
@@ -52,6 +53,54 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(inputs[:300], targets[:300, 0])
     return _fitted(tmp_path_factory.mktemp("diabetes"), "diabetes", model, inputs, targets, 300)
+
+
+@dataclass(frozen=True)
+class TwoVersions:
+    """A store with two versions of a classifier of digits, and rows that neither has seen."""
+
+    store: Path
+    old: Bundle
+    """64 -> 32 -> 10, classes `0` to `9`."""
+    new: Bundle
+    """64 -> 80 -> 40 -> 10, better, classes `9` to `0`."""
+    inputs: NDArray[np.float32]
+    """`[897, 64]`."""
+    targets: NDArray[np.int32]
+    """`[897]`: the digits, which are the indices of the old version's classes."""
+
+
+@pytest.fixture(scope="session")
+def digits_twice(digits: FittedModel, tmp_path_factory: pytest.TempPathFactory) -> TwoVersions:
+    """The network of `digits`, and a larger one whose outputs stand in the opposite order."""
+    folder = tmp_path_factory.mktemp("digits-twice")
+    shutil.copytree(digits.store, folder / "store")
+    data = load_digits()
+    inputs = (data.data / 16).astype(np.float32)
+    model = MLPClassifier(hidden_layer_sizes=(80, 40), max_iter=25, random_state=1, batch_size=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(inputs[:900], data.target[:900])
+    *weights, last = model.coefs_
+    *biases, last_bias = model.intercepts_
+    save_mlp(folder / "base.onnx", [*weights, last[:, ::-1]], [*biases, last_bias[::-1]])
+    np.savez(folder / "train.npz", x=inputs[:900], y=data.target[:900])
+    names = [str(digit) for digit in reversed(range(10))]
+    settings = FitSettings(
+        model=folder / "base.onnx",
+        data=str(folder / "train.npz"),
+        store=folder / "store",
+        name="digits",
+        classes=names,
+    )
+    new = fit(settings, Silent())
+    return TwoVersions(
+        folder / "store",
+        ModelStore(folder / "store").resolve("digits/1"),
+        new,
+        digits.inputs,
+        digits.targets.astype(np.int32),
+    )
 
 
 def _fitted(

@@ -12,7 +12,8 @@ from service.app import ResmemApp, create_app
 from service.errors import BundleError, CorruptFile
 from service.memory.memory import ResidualMemory
 from service.settings import Settings, load
-from tests.conftest import FittedModel
+from tests.bundle.states import teach
+from tests.conftest import FittedModel, TwoVersions
 
 
 def settings(model: FittedModel, folder: Path) -> Settings:
@@ -104,3 +105,15 @@ def test_ended_while_it_loads(digits: FittedModel, tmp_path: Path) -> None:
 def test_a_version_by_its_number(digits: FittedModel, tmp_path: Path) -> None:
     app = ResmemApp(load(store=digits.store, state_dir=tmp_path, model="digits/1"))
     assert asyncio.run(until_over(app)).status_code == 200
+
+
+def test_an_older_version_that_was_taught_is_named(
+    digits_twice: TwoVersions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two = digits_twice
+    teach(two.old, tmp_path, two.inputs[:3], two.targets[:3], ids=["a", "b", "c"])
+    app = ResmemApp(load(store=two.store, state_dir=tmp_path, model="digits/2"))
+    with caplog.at_level(logging.WARNING):
+        assert asyncio.run(until_over(app)).status_code == 200
+    assert "version 1 was taught 3" in caplog.text
+    assert "resmem rebase --model digits/2 --from 1" in caplog.text

@@ -7,6 +7,8 @@ import pytest
 from service.errors import InvalidSettings
 from service.inference.base_model import Provider
 from service.inference.batcher import Limits
+from service.memory.options import MemoryOptions
+from service.memory.retention import Retention
 from service.settings import Settings, add_flags, from_args, load, markdown_table
 
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
@@ -29,6 +31,12 @@ NAMES = [
     "max_inline_ms",
     "max_neighbours",
     "growing_bytes",
+    "max_growing_bytes",
+    "max_segment_rows",
+    "capacity_rows",
+    "capacity_bytes",
+    "max_age_s",
+    "busy_ms",
     "drain_s",
     "predict_keys",
     "memorize_keys",
@@ -82,6 +90,13 @@ def test_defaults_agree_with_those_of_the_rooms_they_are_for() -> None:
         settings.max_queue_rows,
         settings.max_delay_ms,
         settings.max_inline_ms,
+    )
+    assert MemoryOptions() == MemoryOptions(
+        growing_bytes=settings.growing_bytes,
+        max_growing_bytes=settings.max_growing_bytes,
+        max_segment_rows=settings.max_segment_rows,
+        retention=Retention(settings.capacity_rows, settings.capacity_bytes, settings.max_age_s),
+        busy_ms=settings.busy_ms,
     )
     assert get_args(Settings.model_fields["provider"].annotation) == get_args(Provider)
 
@@ -148,8 +163,15 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
         (["--max-delay-ms", "inf"], "--max-delay-ms: "),
         (["--max-delay-ms", "-1"], "--max-delay-ms: "),
         (["--max-batch-rows", "0"], "--max-batch-rows: "),
-        (["--workers", "2"], "--workers: several workers arrive with a later version"),
         (["--workers", "0"], "--workers: Input should be greater than or equal to 1"),
+        (["--workers", "257"], "--workers: Input should be less than or equal to 256"),
+        (["--capacity-rows", "0"], "--capacity-rows: "),
+        (["--capacity-bytes", "0"], "--capacity-bytes: "),
+        (["--max-age-s", "0"], "--max-age-s: "),
+        (["--max-age-s", "inf"], "--max-age-s: "),
+        (["--max-segment-rows", "0"], "--max-segment-rows: "),
+        (["--busy-ms", "-1"], "--busy-ms: "),
+        (["--growing-bytes", "100000000"], "max_growing_bytes (134217728) is less than twice"),
         (["--max-queue-rows", "10"], "max_request_rows (4096) is more than max_queue_rows (10)"),
     ],
 )
@@ -209,7 +231,7 @@ def test_the_help_shows_sentence_and_default() -> None:
     add_flags(parser)
     text = " ".join(parser.format_help().split())
     assert "--max-queue-rows" in text
-    assert "Most rows accepted and not yet answered; beyond it the answer is 429." in text
+    assert "Most rows accepted and not yet answered, in each worker; beyond it" in text
     assert "Default: 8192." in text
 
 

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from service import __version__
+from service.api.admin import AdminRoutes, Reload
 from service.api.auth import KeyRing
 from service.api.edge import Edge
 from service.api.errors import raise_as_ours
@@ -31,6 +32,7 @@ from service.api.schemas import (
     ModelBody,
     PredictBody,
     PredictedBody,
+    ReloadedBody,
 )
 from service.api.status import StatusRoutes
 from service.api.surface import ROUTES, Route
@@ -64,7 +66,13 @@ class _Api(FastAPI):
 
 
 def build_api(
-    gate: Gate, limits: RequestLimits, keys: KeyRing, metrics: Metrics, lifespan: Lifespan
+    gate: Gate,
+    limits: RequestLimits,
+    keys: KeyRing,
+    metrics: Metrics,
+    *,
+    reload: Reload,
+    lifespan: Lifespan,
 ) -> FastAPI:
     """The app of one service; `lifespan` is to open the gate."""
     app = _Api(
@@ -80,6 +88,7 @@ def build_api(
     memorize = MemorizeEndpoint(gate, limits, metrics)
     memories = MemoriesRoutes(gate)
     status = StatusRoutes(gate, metrics)
+    admin = AdminRoutes(gate, reload)
     handlers: dict[tuple[str, str], tuple[Handler, type[BaseModel] | None]] = {
         ("POST", "/predict"): (predict.respond, PredictedBody),
         ("POST", "/memorize"): (memorize.respond, MemorizedBody),
@@ -88,6 +97,7 @@ def build_api(
         ("GET", "/memories/{id}"): (memories.find, MemoryBody),
         ("DELETE", "/memories/{id}"): (memories.forget, ForgottenBody),
         ("GET", "/model"): (status.model, ModelBody),
+        ("POST", "/admin/reload"): (admin.reload, ReloadedBody),
         ("GET", "/healthz"): (status.healthz, HealthBody),
         ("GET", "/readyz"): (status.readyz, HealthBody),
         ("GET", "/metrics"): (status.metrics, None),
@@ -98,7 +108,7 @@ def build_api(
         if handler is not None:  # the documentation's own routes are FastAPI's
             _add(app, route, handler, body, descriptions.get(route.path))
     raise_as_ours(app)
-    app.add_middleware(Edge, endpoints=(predict, memorize), keys=keys, metrics=metrics)
+    app.add_middleware(Edge, gate=gate, endpoints=(predict, memorize), keys=keys, metrics=metrics)
     return app
 
 

@@ -33,6 +33,8 @@ class ModelCard:
     """What `fit` measured on held-out rows."""
     checksums: Mapping[str, str]
     """SHA-256 of each file of the bundle."""
+    memory_limits: Facts
+    """The bounds of the memory that are in force."""
 
     @cached_property
     def labels(self) -> list[str]:

@@ -16,6 +16,7 @@ from service.api.auth import KeyRing
 from service.api.body import Disconnected
 from service.api.endpoint import Endpoint
 from service.api.errors import answer_to
+from service.api.gate import Gate
 from service.api.surface import ROUTES, template_of
 from service.telemetry.metrics import Metrics
 
@@ -24,7 +25,6 @@ __all__ = ["Edge"]
 _JSON: Final = (b"content-type", b"application/json")
 _CLIENT_GONE: Final = 499
 """The status that metrics show where nobody was left to read one, as nginx has it."""
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_ID: Final = 128
 _SCOPES: Final = {(route.method, route.path): route.scope for route in ROUTES}
 
@@ -33,9 +33,16 @@ class Edge:
     """The outermost middleware."""
 
     def __init__(
-        self, app: ASGIApp, *, endpoints: Iterable[Endpoint], keys: KeyRing, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        gate: Gate,
+        endpoints: Iterable[Endpoint],
+        keys: KeyRing,
+        metrics: Metrics,
     ) -> None:
         self._app = app
+        self._gate = gate
         self._endpoints = {(each.method, each.path): each for each in endpoints}
         self._keys = keys
         self._metrics = metrics
@@ -53,7 +60,8 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        self._metrics.in_flight += 1
+        crowd = self._gate.crowd
+        crowd.size += 1
         method, route = scope["method"], template_of(_path(scope))
         authorization, request_id = self._headers(scope)
         reply = _Reply(send, request_id.encode())
@@ -75,7 +83,7 @@ class Edge:
             if not reply.status:
                 await reply.json(answer.status, answer.body, answer.headers)
         finally:
-            self._metrics.in_flight -= 1
+            crowd.size -= 1
             self._metrics.durations[route](perf_counter() - began)
             self._count(route, method, reply.status or _CLIENT_GONE)
 
@@ -94,8 +102,7 @@ class Edge:
     def _count(self, route: str, method: str, status: int) -> None:
         counter = self._counters.get((route, method, status))
         if counter is None:
-            named = method if method in _METHODS else "other"
-            counter = self._metrics.requests(route, named, str(status))
+            counter = self._metrics.requests(route, method, str(status))
         counter.add()
 
 

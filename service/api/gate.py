@@ -1,12 +1,16 @@
-"""The gate: shut until the model is warm, and again once the server drains."""
+"""The gate: shut until a model is warm, and again once the server drains."""
 
+import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from service.api.card import ModelCard
 from service.errors import NotReady
 from service.inference.predictor import Predictor
 
-__all__ = ["Backend", "Gate"]
+__all__ = ["Backend", "Crowd", "Gate"]
+
+_LOOK_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +21,53 @@ class Backend:
     predictor: Predictor
 
 
+class Crowd:
+    """The requests inside that came while the same backend was served."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
 class Gate:
     """Starting, then open, then draining; or failed. Belongs to the event loop."""
 
     def __init__(self) -> None:
         self._backend: Backend | None = None
+        self._earlier: list[Crowd] = []
+        self.crowd = Crowd()
+        """Where a request that comes now counts itself, and later out."""
+        self._shut = False
         self.draining = False
         self.failure: Exception | None = None
         """Why the model could not be loaded; the server should end then."""
 
+    def in_flight(self) -> int:
+        """Requests inside."""
+        return self.crowd.size + sum(crowd.size for crowd in self._earlier)
+
     def open(self, backend: Backend) -> None:
-        """Lets requests in."""
+        """Lets requests in, to this backend from now on; those inside stay with theirs."""
         self._backend = backend
+        self._earlier.append(self.crowd)
+        self.crowd = Crowd()
+
+    async def earlier_left(self) -> None:
+        """Waits for all requests that came before the last `open`, or for `shut`."""
+        earlier = list(self._earlier)
+        # An event would have every request look whether it is the last; reloads are rare.
+        while not self._shut and any(crowd.size for crowd in earlier):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        self._earlier = [crowd for crowd in self._earlier if crowd.size]
 
     def drain(self) -> None:
         """Lets no more requests in; those inside go on."""
         self.draining = True
+
+    def shut(self) -> None:
+        """Nobody waits any more for those inside."""
+        self.draining = self._shut = True
 
     def enter(self) -> Backend:
         """What to answer a request with.

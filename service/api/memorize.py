@@ -19,13 +19,10 @@ from service.api.limits import RequestLimits
 from service.errors import InvalidInput
 from service.inference.rows import Rows
 from service.memory import fitted
+from service.memory.bounds import LARGEST_WEIGHT, LONGEST_NAME
 from service.telemetry.metrics import Metrics
 
 __all__ = ["LARGEST_WEIGHT", "LONGEST_NAME", "MemorizeEndpoint", "MemorizeRequest"]
-
-LARGEST_WEIGHT: Final = 1e9
-LONGEST_NAME: Final = 256
-"""Characters of an id or a source."""
 
 T = TypeVar("T")
 

@@ -22,6 +22,7 @@ __all__ = [
     "ModelBody",
     "PredictBody",
     "PredictedBody",
+    "ReloadedBody",
 ]
 
 Number = StrictFloat | StrictInt
@@ -229,6 +230,18 @@ class ParametersBody(_Body):
     ef: int
 
 
+class MemoryLimits(_Body):
+    """The settings that bound the memory; null where there is no bound."""
+
+    capacity_rows: int | None
+    capacity_bytes: int | None
+    max_age_s: float | None
+    growing_bytes: int
+    max_growing_bytes: int
+    max_segment_rows: int
+    busy_ms: int
+
+
 class MemoryStatus(_Body):
     """The memory now."""
 
@@ -238,6 +251,7 @@ class MemoryStatus(_Body):
     growing_rows: int
     segments: int
     bytes: int
+    limits: MemoryLimits
 
 
 class ModelBody(_Body):
@@ -260,6 +274,16 @@ class ModelBody(_Body):
     provider: str
     checksums: dict[str, str] = Field(description="SHA-256 of each file of the bundle.")
     memory: MemoryStatus
+
+
+class ReloadedBody(_Body):
+    """The version that the store marks current is served by every worker."""
+
+    model: ModelName
+    previous: ModelName = Field(description="What was served before; the same, if it was current.")
+    pinned: bool = Field(
+        description="Whether the setting `model` names a version, which a reload then reads again."
+    )
 
 
 class HealthBody(_Body):

@@ -1,5 +1,7 @@
 """What the service says of itself: `/model`, `/healthz`, `/readyz`, `/metrics`."""
 
+import asyncio
+
 import orjson
 from fastapi import Response
 
@@ -10,7 +12,7 @@ __all__ = ["StatusRoutes"]
 
 
 class StatusRoutes:
-    """The handlers; none of them touches the disk."""
+    """The handlers."""
 
     def __init__(self, gate: Gate, metrics: Metrics) -> None:
         self._gate = gate
@@ -20,6 +22,7 @@ class StatusRoutes:
         """Shows the model that is served, how it scored and what its memory holds."""
         backend = self._gate.enter()
         card, memory = backend.card, backend.predictor.memory
+        await asyncio.to_thread(memory.refresh)  # another worker may have changed it
         statistics = memory.statistics()
         body = {
             "name": card.name,
@@ -44,6 +47,7 @@ class StatusRoutes:
                 "growing_rows": statistics.growing_rows,
                 "segments": statistics.segments,
                 "bytes": statistics.nbytes,
+                "limits": card.memory_limits,
             },
         }
         return Response(orjson.dumps(body), media_type="application/json")
@@ -53,10 +57,14 @@ class StatusRoutes:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     async def readyz(self) -> Response:
-        """Says whether requests are answered: 503 until the model is warm, and while draining."""
+        """Says whether requests are answered: 503 until the model is warm, and while draining.
+
+        Of several workers the one that gets the request speaks for itself.
+        """
         self._gate.enter()
         return Response(b'{"status":"ready"}', media_type="application/json")
 
     async def metrics(self) -> Response:
-        """Tells Prometheus all metrics."""
-        return Response(self._metrics.scrape(), media_type=CONTENT_TYPE)
+        """Tells Prometheus all metrics, those of all workers together."""
+        text = await asyncio.to_thread(self._metrics.scrape)
+        return Response(text, media_type=CONTENT_TYPE)

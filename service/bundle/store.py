@@ -60,6 +60,11 @@ class Bundle:
         return cls(path, manifest)
 
     @property
+    def reference(self) -> str:
+        """`name/version`, as `ModelStore.resolve` takes it."""
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+    @property
     def model_path(self) -> Path:
         """The served graph."""
         return self.path / "base.onnx"
@@ -174,6 +179,31 @@ class ModelStore:
             there = ", ".join(map(str, sorted(versions)))
             raise BundleError(f"{folder} has no version {chosen}; it has: {there}")
         return Bundle.open(folder / chosen)
+
+    def verified(self, model: str | None) -> Bundle:
+        """Find a bundle, see `resolve`, and read every byte of it.
+
+        Raises:
+            BundleError, CorruptFile: see `resolve` and `Bundle.verify`.
+        """
+        bundle = self.resolve(model)
+        bundle.verify()
+        return bundle
+
+    def use(self, model: str) -> Bundle:
+        """Mark a version, `name/version`, as the one to serve from now on.
+
+        Raises:
+            BundleError: there is none, or `model` names no version.
+            CorruptFile: a file of it is missing or has another size; the mark stays where it was.
+        """
+        if "/" not in model:
+            raise BundleError(f"which version of {model!r}? Say it as NAME/VERSION")
+        bundle = self.resolve(model)
+        bundle.check()
+        version = bundle.manifest.version
+        write_atomically(bundle.path.with_name(_CURRENT), f"{version}\n".encode())
+        return bundle
 
     @contextmanager
     def draft(self, name: str) -> Iterator[Draft]:

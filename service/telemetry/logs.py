@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -19,13 +20,15 @@ def fields(**values: str | int | float | None) -> dict[str, dict[str, str | int 
     return {_FIELDS: values}
 
 
-def configure(level: str, form: LogFormat) -> None:
+def configure(level: str, form: LogFormat, *, worker: int | None = None) -> None:
     """Sends the log of the whole process to stderr, each event in one line.
 
-    Uvicorn's own lines come the same way, its access log stays off: `/metrics` counts requests.
+    Where `worker` is given, every line says it. Uvicorn's own lines come the same way, its access
+    log stays off: `/metrics` counts requests.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLine() if form == "json" else _TextLine())
+    everywhere = {} if worker is None else {"worker": worker}
+    handler.setFormatter((_JsonLine if form == "json" else _TextLine)(everywhere))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -39,7 +42,16 @@ def configure(level: str, form: LogFormat) -> None:
     logging.getLogger("uvicorn.access").disabled = True
 
 
-class _JsonLine(logging.Formatter):
+class _Line(logging.Formatter):
+    def __init__(self, everywhere: Mapping[str, int]) -> None:
+        super().__init__()
+        self._everywhere = everywhere
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, object]:
+        return {**self._everywhere, **getattr(record, _FIELDS, {})}
+
+
+class _JsonLine(_Line):
     """`{"time", "level", "logger", "message", ...fields, "exception"}`."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -48,18 +60,18 @@ class _JsonLine(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, _FIELDS, {}),
+            **self._fields(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
 
 
-class _TextLine(logging.Formatter):
+class _TextLine(_Line):
     """`time level message  name=value ...`, a traceback on lines of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        values = getattr(record, _FIELDS, {})
+        values = self._fields(record)
         rest = "".join(f" {name}={value}" for name, value in values.items())
         line = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{rest}"
         if record.exc_info:

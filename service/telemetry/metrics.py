@@ -3,6 +3,10 @@
 `Metrics` has the methods of `service.inference.observer.InferenceObserver` and of
 `service.memory.observer.MemoryObserver`, so both are handed the same object. What touches a
 request is bound to its child when the app is built; gauges are read when Prometheus asks.
+
+With several workers, any of them answers for all: counters, histograms, requests in flight and
+queued rows are summed over them; the memory, the same one for all, and the model are as the worker
+that answers sees them; `process_*` are told apart by worker.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,11 +14,13 @@ from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from service.telemetry.instruments import CounterFamily, HistogramFamily
+from service.telemetry.cells import Cells, Gauge
+from service.telemetry.instruments import Counter, CounterFamily, HistogramFamily, Labels
+from service.telemetry.processes import collect_processes
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Series"]
 
@@ -30,6 +36,11 @@ _SECONDS: Final = (
 _ROWS: Final = tuple(float(2**power) for power in range(14))
 _SIZES: Final = tuple(2.0**power for power in range(-10, 11))
 """Distances and norms have no unit of their own; these cover whitened embeddings with room."""
+
+_OTHER: Final = "other"
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", _OTHER)
+_MORE_CODES: Final = ("400", "404", "405", "499", "500", "503", _OTHER)
+"""What a route may answer beyond what it means to."""
 
 _STAGES: Final = ("decode", "base", "search", "combine", "encode")
 _PREDICTORS: Final = ("base", "resmem")
@@ -69,32 +80,40 @@ class _Statistics(Protocol):
 class Metrics:
     """All instruments of one app in a registry of its own."""
 
-    def __init__(self, series: Iterable[Series], reasons: Iterable[str]) -> None:
+    def __init__(
+        self,
+        series: Iterable[Series],
+        reasons: Iterable[str],
+        *,
+        in_flight: Callable[[], int] = int,
+        cells: Cells | None = None,
+    ) -> None:
         """`series` are the requests to expect and `reasons` the codes of refusals: their children
-        exist, at 0, before the first of them happens."""
+        exist, at 0, before the first of them happens. `in_flight` counts the requests being
+        answered, and `cells` is where counts are kept."""
         series = list(series)
-        routes = dict.fromkeys((route,) for route, _, _ in series)
-        self.in_flight = 0
-        """Requests being answered; owned by the event loop."""
+        self._in_flight = in_flight
+        self._cells = cells = cells or Cells()
         self._memory: Callable[[], _Statistics] | None = None
         self._queued_rows: Callable[[], int] = int
         self._model: dict[str, str] | None = None
         self._families: list[CounterFamily | HistogramFamily] = []
 
-        requests = self._counter(
-            "http_requests", "Requests answered.", ("route", "method", "code"), series
-        )
+        routes = tuple(dict.fromkeys(route for route, _, _ in series))
+        self._codes = tuple(dict.fromkeys([*(code for *_, code in series), *_MORE_CODES]))
+        self._requests = CounterFamily(
+            "resmem_http_requests", "Requests answered.", cells,
+            {"route": routes, "method": _METHODS, "code": self._codes}, shown=series,
+        )  # fmt: skip
+        self._families.append(self._requests)
         durations = self._histogram(
             "http_request_duration_seconds", "From the head of a request to the end of its answer.",
-            _SECONDS, ("route",), routes,
+            _SECONDS, {"route": routes},
         )  # fmt: skip
         rejections = self._counter(
-            "requests_rejected", "Requests refused, by error code.", ("reason",),
-            [(reason,) for reason in reasons],
-        )  # fmt: skip
-        self.requests = requests.child
-        """Counter of a route, method and code."""
-        self.durations = {route: durations.child(route).observe for (route,) in routes}
+            "requests_rejected", "Requests refused, by error code.", {"reason": tuple(reasons)}
+        )
+        self.durations = {route: durations.child(route).observe for route in routes}
         """By route: tells its histogram the seconds that a request took."""
         self.rejections = rejections.child
         """Counter of a reason."""
@@ -103,8 +122,15 @@ class Metrics:
         self._build_quality()
 
         self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
         self._registry.register(self)
+
+    def requests(self, route: str, method: str, code: str) -> Counter:
+        """Counter of a route, method and code; what nobody expects counts as `other`."""
+        return self._requests.child(
+            route,
+            method if method in _METHODS else _OTHER,
+            code if code in self._codes else _OTHER,
+        )
 
     def serve(
         self,
@@ -124,12 +150,22 @@ class Metrics:
         """All metrics in the Prometheus text format, `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
+    def publish(self) -> None:
+        """Writes this worker's gauges where the others find them."""
+        own = self._cells.values
+        own[Gauge.REQUESTS_IN_FLIGHT] = float(self._in_flight())
+        own[Gauge.QUEUE_ROWS] = float(self._queued_rows())
+
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for at each scrape."""
+        self.publish()
+        totals = self._cells.totals()
+        yield from collect_processes([int(pid) for pid in self._cells.by_worker(Gauge.PID)])
         for family in self._families:
-            yield from family.collect()
-        yield _gauge("requests_in_flight", "Requests being answered.", self.in_flight)
-        yield _gauge("queue_rows", "Rows accepted and not yet answered.", self._queued_rows())
+            yield from family.collect(totals)
+        in_flight, queued = totals[Gauge.REQUESTS_IN_FLIGHT], totals[Gauge.QUEUE_ROWS]
+        yield _gauge("requests_in_flight", "Requests being answered.", float(in_flight))
+        yield _gauge("queue_rows", "Rows accepted and not yet answered.", float(queued))
         if self._model is not None:
             info = GaugeMetricFamily(
                 "resmem_model_info", "The model that is served; always 1.", labels=list(self._model)
@@ -184,7 +220,7 @@ class Metrics:
     def _build_inference(self) -> None:
         stages = self._histogram(
             "stage_duration_seconds", "Work on one request (decode, encode) or one batch.",
-            _SECONDS, ("stage",), [(stage,) for stage in _STAGES],
+            _SECONDS, {"stage": _STAGES},
         )  # fmt: skip
         self._stages = {stage: stages.child(stage).observe for stage in _STAGES}
         self._rows = self._counter("inference_rows", "Rows run through the model.").child().add
@@ -196,9 +232,7 @@ class Metrics:
         self._waits = waits.child().observe
 
     def _build_memory(self) -> None:
-        memorized = self._counter(
-            "memorized_rows", "Rows of /memorize.", ("result",), [(each,) for each in _RESULTS]
-        )
+        memorized = self._counter("memorized_rows", "Rows of /memorize.", {"result": _RESULTS})
         self._memorized = {result: memorized.child(result).add for result in _RESULTS}
         self._forgotten = self._counter("forgotten_rows", "Memories forgotten.").child().add
         commits = self._histogram("journal_commit_seconds", "One journal transaction.", _SECONDS)
@@ -216,25 +250,22 @@ class Metrics:
         self._magnitudes = magnitudes.child().observe_many
         examples = self._counter("online_examples", "Examples predicted, then learned.")
         self._examples = examples.child().add
-        labels, children = ("predictor",), [(each,) for each in _PREDICTORS]
+        labels = {"predictor": _PREDICTORS}
         losses = self._counter(
-            "online_loss_sum", "Loss on examples before they were learned.", labels, children, ""
+            "online_loss_sum", "Loss on examples before they were learned.", labels, suffix=""
         )
         errors = self._counter(
-            "online_errors", "Examples labelled wrongly before they were learned.", labels, children
+            "online_errors", "Examples labelled wrongly before they were learned.", labels
         )
         self._losses = {each: losses.child(each).add for each in _PREDICTORS}
         self._errors = {each: errors.child(each).add for each in _PREDICTORS}
 
     def _counter(
-        self,
-        name: str,
-        documentation: str,
-        labels: Sequence[str] = (),
-        children: Iterable[tuple[str, ...]] = ((),),
-        suffix: str = "_total",
+        self, name: str, documentation: str, labels: Labels | None = None, suffix: str = "_total"
     ) -> CounterFamily:
-        family = CounterFamily(f"resmem_{name}", documentation, labels, children, suffix=suffix)
+        family = CounterFamily(
+            f"resmem_{name}", documentation, self._cells, labels or {}, suffix=suffix
+        )
         self._families.append(family)
         return family
 
@@ -243,10 +274,9 @@ class Metrics:
         name: str,
         documentation: str,
         bounds: Sequence[float],
-        labels: Sequence[str] = (),
-        children: Iterable[tuple[str, ...]] = ((),),
+        labels: Labels | None = None,
     ) -> HistogramFamily:
-        family = HistogramFamily(f"resmem_{name}", documentation, bounds, labels, children)
+        family = HistogramFamily(f"resmem_{name}", documentation, self._cells, bounds, labels or {})
         self._families.append(family)
         return family
 

@@ -64,6 +64,7 @@ def test_who_may_use_which_route() -> None:
         ("GET", "/memories/{id}"): "memorize",
         ("DELETE", "/memories/{id}"): "memorize",
         ("DELETE", "/memories"): "admin",
+        ("POST", "/admin/reload"): "admin",
         ("GET", "/healthz"): None,
         ("GET", "/readyz"): None,
         ("GET", "/metrics"): None,

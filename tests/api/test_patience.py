@@ -106,5 +106,5 @@ def test_rows_of_a_client_that_goes_leave_the_queue(
     service.run(play())
     assert sent == []
     assert sizes == [1]
-    assert service.app.metrics.in_flight == 0
+    assert service.app.gate.in_flight() == 0
     assert service.app.metrics.requests("/predict", "POST", "499").value == 1

@@ -196,6 +196,7 @@ def card(**changes: Any) -> ModelCard:
         "teaching_weight": 1.0,
         "scores": [],
         "checksums": {},
+        "memory_limits": {},
     }
     return ModelCard(**{**facts, **changes})
 

@@ -26,10 +26,23 @@ class Server:
         state: Path,
         flags: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        *,
+        workers: int = 1,
     ) -> None:
+        self.workers = workers
         clean = {key: value for key, value in os.environ.items() if not key.startswith("RESMEM_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--port", "0", *flags],
+            [
+                sys.executable,
+                "-m",
+                "service",
+                "serve",
+                "--port",
+                "0",
+                "--workers",
+                str(workers),
+                *flags,
+            ],
             env={
                 **clean,
                 "RESMEM_STORE": str(store),
@@ -42,12 +55,13 @@ class Server:
         )
         self.log: list[dict[str, Any]] = []
         self._lines: Queue[str] = Queue()
-        Thread(target=self._read, daemon=True).start()
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def __enter__(self) -> Self:
         url = self.wait_for("starting")["url"]
         self.client = httpx.Client(base_url=url, timeout=_PATIENCE_S)
-        self.wait_for("ready")
+        self.wait_for("ready" if self.workers == 1 else "all workers ready")
         return self
 
     def __exit__(
@@ -60,17 +74,23 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self._reader.join(_PATIENCE_S)
+        assert not self._reader.is_alive(), "a worker has outlived its supervisor"
         assert self.process.stderr is not None
         self.process.stderr.close()
 
     def wait_for(self, message: str) -> dict[str, Any]:
         """The next line of the log with this message."""
-        while True:
-            line = self._lines.get(timeout=_PATIENCE_S)
-            assert line, f"the server ended: {self.log}"
-            self.log.append(json.loads(line))
-            if self.log[-1]["message"] == message:
-                return self.log[-1]
+        while self.next_line()["message"] != message:
+            pass
+        return self.log[-1]
+
+    def next_line(self) -> dict[str, Any]:
+        """The next line of the log."""
+        line = self._lines.get(timeout=_PATIENCE_S)
+        assert line, f"the server ended: {self.log}"
+        self.log.append(json.loads(line))
+        return self.log[-1]
 
     def whole_log(self) -> list[str]:
         """The messages of all lines, once it has ended."""
@@ -90,6 +110,12 @@ class Server:
     def status(self) -> int:
         """Its exit status, once it has ended."""
         return self.process.wait(_PATIENCE_S)
+
+    def pids(self) -> dict[int, int]:
+        """The process of each worker, the latest that the log has told of so far."""
+        return {
+            line["worker"]: line["pid"] for line in self.log if line["message"] == "worker started"
+        }
 
     def predict(self, row: Sequence[float], **options: Any) -> dict[str, Any]:
         """What it says to one row."""

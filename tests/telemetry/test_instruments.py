@@ -1,5 +1,6 @@
 """Counters and histograms: their arithmetic, also from several threads."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,18 +9,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as Reference
+from prometheus_client.metrics_core import Metric
 
+from service.telemetry.cells import Board, Cells
 from service.telemetry.instruments import Counter, CounterFamily, Histogram, HistogramFamily
 
 BOUNDS = (0.5, 1.0, 2.5)
 values = st.lists(st.one_of(st.floats(-1e6, 1e6), st.sampled_from(BOUNDS)), max_size=30)
 
 
+class Scrape:
+    """What `Metrics` is to a registry."""
+
+    def __init__(self, family: CounterFamily | HistogramFamily, cells: Cells) -> None:
+        self._family, self._cells = family, cells
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._family.collect(self._cells.totals())
+
+
+@pytest.fixture(params=["alone", "shared"])
+def cells(request: pytest.FixtureRequest) -> Iterator[Cells]:
+    if request.param == "alone":
+        yield Cells()
+        return
+    board = Board(2)
+    yield Cells(board, 1)
+    board.close()
+
+
 @given(values)
 def test_a_histogram_is_what_prometheus_makes_of_it(observed: list[float]) -> None:
-    ours, theirs = CollectorRegistry(), CollectorRegistry()
-    family = HistogramFamily("h", "A histogram.", BOUNDS)
-    ours.register(family)
+    ours, theirs, cells = CollectorRegistry(), CollectorRegistry(), Cells()
+    family = HistogramFamily("h", "A histogram.", cells, BOUNDS)
+    ours.register(Scrape(family, cells))
     reference = Reference("h", "A histogram.", buckets=BOUNDS, registry=theirs)
     for value in observed:
         family.child().observe(value)
@@ -32,17 +55,19 @@ def test_a_histogram_is_what_prometheus_makes_of_it(observed: list[float]) -> No
 
 @given(values)
 def test_many_at_once_are_the_same_as_one_by_one(observed: list[float]) -> None:
-    single, together = Histogram(BOUNDS), Histogram(BOUNDS)
+    cells = Cells()
+    first, second = cells.take(5), cells.take(5)
+    single, together = Histogram(cells, first, BOUNDS), Histogram(cells, second, BOUNDS)
     for value in observed:
         single.observe(value)
     together.observe_many(np.array([*observed, np.nan, np.inf]))
-    counts, total = single.snapshot()
-    assert together.snapshot()[0] == counts
-    assert together.snapshot()[1] == pytest.approx(total)
+    totals = cells.totals()
+    assert totals[second : second + 5] == pytest.approx(totals[first : first + 5])
 
 
-def test_nothing_is_lost_between_threads() -> None:
-    counter, histogram = Counter(), Histogram(BOUNDS)
+def test_nothing_is_lost_between_threads(cells: Cells) -> None:
+    first = cells.take(6)
+    counter, histogram = Counter(cells, first), Histogram(cells, first + 1, BOUNDS)
 
     def work(_: int) -> None:
         for _ in range(2000):
@@ -51,23 +76,38 @@ def test_nothing_is_lost_between_threads() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    assert counter.value == 8000
-    assert histogram.snapshot() == ([0, 8000, 0, 0], 8000.0)
+    assert cells.totals()[first:].tolist() == [8000, 0, 8000, 0, 0, 8000]
 
 
-def test_children_of_a_counter() -> None:
-    family = CounterFamily("c", "A counter.", ["a", "b"], [("x", "y")])
-    family.child("x", "y").add(2)
-    family.child("x", "z").add()
-    assert family.child("x", "y") is family.child("x", "y")
-    (metric,) = family.collect()
+def test_children_of_a_counter(cells: Cells) -> None:
+    labels = {"a": ("x", "w"), "b": ("y", "z", "v")}
+    family = CounterFamily("c", "A counter.", cells, labels, shown=[("w", "y")])
+    family.child("x", "z").add(2)
+    family.child("w", "v").add()
+    assert family.child("x", "z") is family.child("x", "z")
+    (metric,) = family.collect(cells.totals())
     assert [(one.name, one.labels, one.value) for one in metric.samples] == [
-        ("c_total", {"a": "x", "b": "y"}, 2),
-        ("c_total", {"a": "x", "b": "z"}, 1),
+        ("c_total", {"a": "x", "b": "z"}, 2),
+        ("c_total", {"a": "w", "b": "y"}, 0),
+        ("c_total", {"a": "w", "b": "v"}, 1),
     ]
 
 
-def test_a_histogram_has_the_children_it_was_born_with() -> None:
-    family = HistogramFamily("h", "A histogram.", BOUNDS, ["a"], [("x",)])
+def test_every_child_has_cells_of_its_own(cells: Cells) -> None:
+    counters = CounterFamily("c", "Counters.", cells, {"a": ("x", "y")})
+    histograms = HistogramFamily("h", "Histograms.", cells, BOUNDS, {"a": ("x", "y")})
+    counters.child("y").add(3)
+    histograms.child("x").observe(9.0)
+    histograms.child("y").observe(0.1)
+    (metric,) = counters.collect(cells.totals())
+    assert [one.value for one in metric.samples] == [0, 3]
+    (metric,) = histograms.collect(cells.totals())
+    assert [one.value for one in metric.samples] == [0, 0, 0, 1, 1, 9.0, 1, 1, 1, 1, 1, 0.1]
+
+
+def test_a_label_has_the_values_it_was_born_with(cells: Cells) -> None:
+    labels = {"a": ("x",)}
     with pytest.raises(KeyError):
-        family.child("y")
+        HistogramFamily("h", "A histogram.", cells, BOUNDS, labels).child("y")
+    with pytest.raises(KeyError):
+        CounterFamily("c", "A counter.", cells, labels).child("y")

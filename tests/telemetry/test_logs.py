@@ -74,3 +74,13 @@ def test_uvicorn_speaks_the_same_way_and_logs_no_requests(
     logging.getLogger("uvicorn.error").error("trouble")
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["message"] == "trouble"
+
+
+def test_a_worker_says_which_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json", worker=1)
+    logging.getLogger("x").info("ready", extra=fields(seconds=2))
+    line = json.loads(capsys.readouterr().err)
+    assert (line["worker"], line["seconds"]) == (1, 2)
+    configure("info", "text", worker=1)
+    logging.getLogger("x").info("ready", extra=fields(seconds=2))
+    assert capsys.readouterr().err.endswith("ready worker=1 seconds=2\n")

@@ -8,6 +8,7 @@ from service.api.surface import OTHER, REASONS, ROUTES, series
 from service.inference.observer import InferenceObserver, OnlineScores
 from service.memory.memory import MemoryStatistics
 from service.memory.observer import MemoryObserver
+from service.telemetry.cells import Board, Cells
 from service.telemetry.metrics import Metrics
 
 SURFACE = {
@@ -38,8 +39,8 @@ SURFACE = {
 }
 
 
-def metrics() -> Metrics:
-    made = Metrics(series(), REASONS)
+def metrics(in_flight: int = 0, cells: Cells | None = None) -> Metrics:
+    made = Metrics(series(), REASONS, in_flight=lambda: in_flight, cells=cells)
     made.serve(
         name="m",
         version="1",
@@ -111,9 +112,7 @@ def test_before_a_model_is_served_there_is_none() -> None:
 
 
 def test_gauges_are_read_at_the_scrape() -> None:
-    made = metrics()
-    made.in_flight = 4
-    found = samples(made)
+    found = samples(metrics(in_flight=4))
     assert found["memory_rows{tier=sealed}"] == 5
     assert found["memory_rows{tier=growing}"] == 2
     assert found["memory_bytes"] == 640
@@ -171,3 +170,65 @@ def test_buckets() -> None:
     assert (seconds[0], seconds[-2]) == (5e-5, 10)
     rows = bounds("batch_size_rows")[:-1]
     assert rows == [2**power for power in range(len(rows))]
+
+
+def test_any_of_several_workers_answers_for_all() -> None:
+    board = Board(2)
+    one, other = metrics(2, Cells(board, 0)), metrics(3, Cells(board, 1))
+    for made, rows in ((one, 1), (other, 10)):
+        made.on_batch(rows, [0.001])
+        made.requests("/predict", "POST", "200").add()
+        made.on_corrections(np.array([0.5]), np.array([1.0], np.float32))
+        made.publish()
+    found = samples(one)
+    also = samples(other)
+    assert {name for name in found if found[name] != also[name]} <= {
+        name for name in found if name.startswith("process_")
+    }
+    assert found["inference_rows_total"] == 11
+    assert found["http_requests_total{code=200,method=POST,route=/predict}"] == 2
+    assert found["queue_wait_seconds_sum"] == pytest.approx(0.002)
+    assert found["neighbour_distance_count"] == 2
+    assert found["requests_in_flight"] == 5
+    assert found["queue_rows"] == 6
+    # One memory and one model, whoever tells of them.
+    assert found["memory_rows{tier=sealed}"] == 5
+    assert found["model_info{name=m,provider=cpu,version=1}"] == 1
+    board.close()
+
+
+def test_a_worker_that_is_replaced_takes_nothing_along_but_its_gauges() -> None:
+    board = Board(2)
+    one, other = metrics(2, Cells(board, 0)), metrics(3, Cells(board, 1))
+    other.on_forgotten(7)
+    other.publish()
+    board.ended(1)
+    assert samples(one)["forgotten_rows_total"] == 7
+    assert samples(one)["requests_in_flight"] == 2
+    replaced = metrics(1, Cells(board, 1))
+    replaced.on_forgotten(1)
+    assert samples(replaced)["forgotten_rows_total"] == 8
+    board.close()
+
+
+def test_processes_are_told_apart() -> None:
+    board = Board(3)
+    one = metrics(cells=Cells(board, 0))
+    metrics(cells=Cells(board, 2))
+    found = samples(one)
+    assert found["process_resident_memory_bytes{worker=0}"] > 0
+    assert found["process_resident_memory_bytes{worker=2}"] > 0
+    assert "process_resident_memory_bytes{worker=1}" not in found
+    assert samples(metrics())["process_resident_memory_bytes{worker=0}"] > 0
+    board.close()
+
+
+def test_requests_that_nobody_expects() -> None:
+    made = metrics()
+    before = samples(made)
+    made.requests("/predict", "BREW", "418").add()
+    made.requests("/predict", "PUT", "405").add()
+    assert samples(made).keys() - before.keys() == {
+        "http_requests_total{code=other,method=other,route=/predict}",
+        "http_requests_total{code=405,method=PUT,route=/predict}",
+    }

@@ -1,0 +1,11 @@
+"""Servers: processes, sockets and signals around the app.
+
+    one worker      LoneServer(app), in this process
+    several         Supervisor: binds the socket, keeps the workers alive, takes the signals
+                      -> WorkerProcess, one each: starts it and talks to it
+                      -> worker.main in the child: Control obeys, WorkerServer(app) answers
+
+`messages` is all that supervisor and workers say to each other, over a pipe of their own. The
+supervisor serves nothing and loads no model. It imports `service.app` only in the processes that
+answer requests; nothing but `service.cli` imports this package.
+"""

@@ -1,0 +1,220 @@
+"""The supervisor: binds the socket, keeps the workers alive and gives them their orders."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from service.bundle.store import ModelStore
+from service.errors import ReloadFailed, ResmemError
+from service.reloaded import Reloaded
+from service.server.listener import listening_socket, url_of
+from service.server.messages import Assignment, Drain, Outcome
+from service.server.rollout import commit_everywhere, prepare_everywhere
+from service.server.worker_process import WorkerProcess
+from service.settings import Settings
+from service.telemetry import logs
+from service.telemetry.cells import Board
+from service.telemetry.logs import fields
+
+__all__ = ["Supervisor", "supervise"]
+
+_SHORT_LIFE_S: Final = 30.0
+_MOST_SHORT_LIVES: Final = 5
+_SHORTEST_PAUSE_S: Final = 0.25
+_LONGEST_PAUSE_S: Final = 30.0
+_GRACE_S: Final = 5.0
+"""What a worker may take to end beyond the time for its requests."""
+_CANNOT_SERVE: Final = 2
+
+_log = logging.getLogger(__name__)
+
+
+def supervise(settings: Settings) -> int:
+    """Serves with `settings.workers` processes until SIGTERM or SIGINT and returns 0.
+
+    Returns 2 if the model turns out not to load, 1 if the workers die again and again.
+
+    Raises:
+        BundleError, CorruptFile: no bundle, or one that is damaged at first sight.
+        InvalidSettings: the address cannot be listened on.
+    """
+    logs.configure(settings.log_level, settings.log_format)
+    bundle = ModelStore(settings.store).resolve(settings.model)
+    bundle.check()
+    with listening_socket(settings.host, settings.port) as listener:
+        _log.info("starting", extra=fields(url=url_of(listener), workers=settings.workers))
+        return asyncio.run(Supervisor(settings, bundle.reference, listener).run())
+
+
+class Supervisor:
+    """Runs until told to stop, or until there is no hope. Serves no request itself."""
+
+    def __init__(self, settings: Settings, served: str, listener: socket.socket) -> None:
+        """`served` is the version to begin with, `name/version`."""
+        self._settings = settings
+        self._served = served
+        self._listener = listener
+        self._board = Board(settings.workers)
+        self._lives: dict[int, WorkerProcess] = {}
+        self._changing = asyncio.Lock()
+        """Held while a worker is started or the version changes, so that all serve the same."""
+        self._stopping = asyncio.Event()
+        self._status = 0
+        self._was_ready = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Starts the workers, and returns the exit status once all have ended."""
+        loop = asyncio.get_running_loop()
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(stop, self._on_stop, stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._reload_logged()))
+        async with asyncio.TaskGroup() as group:
+            for worker in range(self._settings.workers):
+                group.create_task(self._keep(worker))
+        self._board.close()
+        return self._status
+
+    async def reload(self) -> Reloaded:
+        """Brings the version that the store marks current into service, on all workers or none.
+
+        One at a time: a second call waits for the first and then does the same.
+
+        Raises:
+            ReloadFailed: it will not do, with the reason; the version that was served still is.
+        """
+        async with self._changing:
+            previous = self._served
+            model = self._settings.model or previous.partition("/")[0]
+            try:
+                bundle = await asyncio.to_thread(ModelStore(self._settings.store).verified, model)
+                workers = list(self._lives.values())
+                await prepare_everywhere(workers, bundle.reference)
+            except (ResmemError, OSError) as error:
+                _log.error("the reload failed, %s still serves: %s", previous, error)
+                raise ReloadFailed(f"{previous} still serves: {error}") from error
+            # From here on a worker that dies is replaced by one with the new version.
+            self._served = bundle.reference
+            await commit_everywhere(workers)
+            return Reloaded(self._served, previous, pinned="/" in model)
+
+    async def _keep(self, worker: int) -> None:
+        """Replaces a worker whenever it ends, the sooner the longer it had lived."""
+        short_lives = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            status = await self._live(worker)
+            if self._stopping.is_set():
+                return
+            _log.error("worker ended", extra=fields(worker=worker, status=_described(status)))
+            short = time.monotonic() - began < _SHORT_LIFE_S
+            short_lives = short_lives + 1 if short else 0
+            if not self._was_ready and status == _CANNOT_SERVE:
+                self._stop(_CANNOT_SERVE, "a worker cannot serve, its log says why")
+            elif short_lives >= _MOST_SHORT_LIVES and not self._anyone_ready():
+                _log.error("giving up: workers die again and again, the log says of what")
+                self._stop(1, "giving up")
+            elif short_lives > 1:
+                await self._pause(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**short_lives))
+
+    async def _live(self, worker: int) -> int:
+        """One life of a worker, and how it ended."""
+        async with self._changing:
+            if self._stopping.is_set():
+                return 0
+            life = await WorkerProcess.start(
+                self._assignment(worker),
+                on_reload_asked=lambda life, number: self._begin(self._answer(life, number)),
+                on_ready=self._on_ready,
+            )
+            self._lives[worker] = life
+        try:
+            return await life.ended()
+        finally:
+            del self._lives[worker]
+            self._board.ended(worker)
+
+    def _assignment(self, worker: int) -> Assignment:
+        settings = self._settings
+        share = max(1, _usable_cpus() // settings.workers)
+        own = {"model": self._served, "threads": settings.threads or share}
+        return Assignment(
+            settings.model_copy(update=own),
+            worker,
+            self._listener.fileno(),
+            self._board.descriptor,
+        )
+
+    def _anyone_ready(self) -> bool:
+        return any(life.ready for life in self._lives.values())
+
+    def _on_ready(self) -> None:
+        all_ready = len(self._lives) == self._settings.workers and all(
+            life.ready for life in self._lives.values()
+        )
+        self._was_ready = True
+        if all_ready:
+            _log.info("all workers ready", extra=fields(model=self._served))
+
+    def _on_stop(self, signum: signal.Signals) -> None:
+        """The first signal drains, a second one ends the workers at once."""
+        if self._stopping.is_set():
+            self._kill()
+        else:
+            self._stop(0, signum.name)
+
+    def _stop(self, status: int, why: str) -> None:
+        self._status = status
+        self._stopping.set()
+        _log.info("stopping", extra=fields(signal=why))
+        for life in self._lives.values():
+            if life.ready:
+                life.send(Drain(why))
+            else:  # still loading: nobody waits for its answers
+                life.kill()
+        patience = self._settings.drain_s + _GRACE_S
+        asyncio.get_running_loop().call_later(patience, self._kill)
+
+    def _kill(self) -> None:
+        for life in self._lives.values():
+            life.kill()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _answer(self, life: WorkerProcess, number: int) -> None:
+        """Answers a worker whose client asked for a reload."""
+        try:
+            life.send(Outcome(number, await self.reload()))
+        except ReloadFailed as error:
+            life.send(Outcome(number, None, error.message))
+
+    async def _reload_logged(self) -> None:
+        try:
+            await self.reload()
+        except ReloadFailed:
+            return  # the log has it
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _described(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else str(status)

@@ -1,0 +1,59 @@
+"""A worker: the process that a supervisor starts, `python -m service.server.worker DESCRIPTOR`."""
+
+import os
+import signal
+import socket
+import sys
+from multiprocessing.connection import Connection
+from types import FrameType
+
+from service.app import ResmemApp
+from service.server.control import Control
+from service.server.http_server import HttpServer
+from service.server.messages import Assignment, ToSupervisor, ToWorker
+from service.telemetry import logs
+from service.telemetry.cells import Board, Cells
+
+__all__ = ["WorkerServer", "main"]
+
+
+class WorkerServer(HttpServer):
+    """Signals are the supervisor's; this server ends when told to over the pipe."""
+
+    def __init__(self, app: ResmemApp, control: Control, drain_s: float) -> None:
+        super().__init__(app, drain_s)
+        self._control = control
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Does nothing: whoever signals all processes at once has told the supervisor as well."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn once its loop runs."""
+        self._control.follow(self._app, self, self._drain_s)
+        await super().startup(sockets)
+
+
+def main(descriptor: int) -> int:
+    """Serves until told to end and returns 0; 2 if the model turns out not to load."""
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    connection: Connection[ToSupervisor, ToWorker] = Connection(descriptor)
+    try:
+        assignment = connection.recv()
+    except EOFError:  # the supervisor was killed meanwhile
+        return 1
+    assert isinstance(assignment, Assignment)
+    settings = assignment.settings
+    logs.configure(settings.log_level, settings.log_format, worker=assignment.worker)
+    for inherited in (descriptor, assignment.listener, assignment.board):
+        os.set_inheritable(inherited, False)
+    board = Board(settings.workers, assignment.board)
+    control = Control(connection, Cells(board, assignment.worker))
+    app = ResmemApp(settings, control)
+    with socket.socket(fileno=assignment.listener) as listener:
+        WorkerServer(app, control, settings.drain_s).run(sockets=[listener])
+    return 0 if app.gate.failure is None else 2  # the log says why
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
