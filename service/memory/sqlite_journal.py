@@ -85,7 +85,7 @@ class SqliteJournal:
                 "SELECT sequence FROM memories WHERE id = ?", (id,)
             ).fetchone()
             if found is not None:
-                _bury(connection, found[0])
+                sqlite_upkeep.bury(connection, found[0])
                 return 1
             return self._bury_fitted(connection, id)
 
@@ -255,7 +255,7 @@ class SqliteJournal:
             if old is not None:
                 if old[:4] == (row[9], row[1], row[4], row[5]):
                     continue
-                _bury(connection, old[4])
+                sqlite_upkeep.bury(connection, old[4])
                 replaced += 1
             elif id is not None and self._bury_fitted(connection, id):
                 replaced += 1
@@ -290,8 +290,3 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 def _data_version(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA data_version").fetchone()[0]
     return version
-
-
-def _bury(connection: sqlite3.Connection, sequence: int) -> None:
-    connection.execute("DELETE FROM memories WHERE sequence = ?", (sequence,))
-    connection.execute("INSERT INTO tombstones (sequence) VALUES (?)", (sequence,))

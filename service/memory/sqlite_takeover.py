@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from service.memory import sqlite_upkeep
 from service.memory.journal import Memories, MemoryRecord
 from service.memory.segment_rows import MemoryShape
 from service.memory.sqlite_database import Database
@@ -154,7 +155,7 @@ class SqliteTakeover:
                 (sequence,) = connection.execute(
                     "SELECT sequence FROM carried WHERE origin = ? AND old = ?", (self._origin, old)
                 ).fetchone()
-                forgotten += 0 if sequence is None else _bury(connection, sequence)
+                forgotten += 0 if sequence is None else sqlite_upkeep.bury(connection, sequence)
                 connection.execute(_DROP, (self._origin, old))
         return forgotten
 
@@ -175,7 +176,7 @@ class SqliteTakeover:
         sequence, old = same
         if old is None:
             return False
-        _bury(connection, sequence)
+        sqlite_upkeep.bury(connection, sequence)
         connection.execute(_DROP, (self._origin, old))
         return True
 
@@ -188,13 +189,6 @@ class SqliteTakeover:
         unfit: bool,
     ) -> None:
         connection.execute(_NOTE, (self._origin, old.sequence, stamp_of(old), sequence, int(unfit)))
-
-
-def _bury(connection: sqlite3.Connection, sequence: int) -> int:
-    gone = connection.execute("DELETE FROM memories WHERE sequence = ?", (sequence,)).rowcount
-    if gone:
-        connection.execute("INSERT INTO tombstones (sequence) VALUES (?)", (sequence,))
-    return gone
 
 
 def stamp_of(record: MemoryRecord) -> int:

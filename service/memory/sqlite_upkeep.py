@@ -10,7 +10,7 @@ from service.errors import CorruptFile, JournalUnavailable
 from service.memory.journal import Living, Position
 from service.memory.sqlite_database import Database, open_reader, translated
 
-__all__ = ["count_memories", "drop", "erase", "evict", "read_living", "row_bytes"]
+__all__ = ["bury", "count_memories", "drop", "erase", "evict", "read_living", "row_bytes"]
 
 _ALL: Final = 2**63 - 1
 _ROWS_AT_ONCE: Final = 2000
@@ -19,6 +19,14 @@ _ROW_BYTES: Final = (
     "SELECT avg(length(input) + length(target) + length(embedding) + length(residual) + 100)"
     " FROM (SELECT * FROM memories ORDER BY sequence DESC LIMIT 100)"
 )
+
+
+def bury(connection: sqlite3.Connection, sequence: int) -> int:
+    """Forgets one memory inside a transaction and leaves its tombstone; 0 where it is gone."""
+    gone = connection.execute("DELETE FROM memories WHERE sequence = ?", (sequence,)).rowcount
+    if gone:
+        connection.execute("INSERT INTO tombstones (sequence) VALUES (?)", (sequence,))
+    return gone
 
 
 def evict(database: Database, *, keep_rows: int | None, before_ms: int | None) -> int:
