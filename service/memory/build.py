@@ -65,7 +65,7 @@ def build_segment(
     _check_saved(folder / "graph.hnsw", count, shape.dim, index.M)
     for name in ARRAYS:
         parts = [part[name] for part in (_base_arrays(base), _arrays(rows)) if part]
-        np.save(folder / f"{name}.npy", np.concatenate(parts))
+        np.save(folder / f"{name}.npy", parts[0] if len(parts) == 1 else np.concatenate(parts))
     _write_description(folder, count, shape)
 
 

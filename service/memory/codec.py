@@ -65,18 +65,25 @@ class ResidualCodec:
             return np.float16, width
         return np.uint8, self.native(width).stride
 
+    def check(self, residuals: NDArray[np.float32]) -> None:
+        """Makes sure that residuals `[n, L]` can be stored.
+
+        Raises:
+            ValueError: `float16` cannot hold one of the numbers.
+        """
+        if self.kind == "float16" and not np.abs(residuals).max(initial=0) <= _LARGEST_HALF:
+            raise ValueError("a residual is too large for float16")
+
     def encode(self, residuals: NDArray[np.float32]) -> NDArray[Any]:
         """Residuals `[n, L]` as stored, row by row in `stored_shape`.
 
         Raises:
-            ValueError: `float16` cannot hold one of the numbers; `top-M` needs residuals of
-                probabilities, which sum to 0.
+            ValueError: as `check`; `top-M` needs residuals of probabilities, which sum to 0.
         """
         if self.kind == "float32":
             return np.ascontiguousarray(residuals, np.float32)
         if self.kind == "float16":
-            if residuals.size and not np.abs(residuals).max() <= _LARGEST_HALF:
-                raise ValueError("a residual is too large for float16")
+            self.check(residuals)
             return np.ascontiguousarray(residuals, np.float16)
         return self._encode_top(residuals)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import durable
-from service.errors import CorruptFile, JournalUnavailable, QueueFull
+from service.errors import CorruptFile, InvalidInput, JournalUnavailable, QueueFull
 from service.memory import _kernel
 from service.memory.group_commit import GroupCommit
 from service.memory.journal import Appended, Changes, Journal, Memories, Written
@@ -199,9 +199,14 @@ class ResidualMemory:
         Its exception is JournalUnavailable where nothing was written.
 
         Raises:
+            InvalidInput: the codec cannot store a residual; alone here, not with its whole commit.
             QueueFull: the disk, or sealing, does not keep up.
             NotReady: closed.
         """
+        try:
+            self._shape.codec.check(memories.residuals)
+        except ValueError as error:
+            raise InvalidInput(str(error), "targets") from error
         if self._tiers.growing_bytes >= self._options.max_growing_bytes:
             raise QueueFull("memories arrive faster than they can be sealed; retry later")
         reply: Future[Appended] = Future()

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from service.errors import InvalidInput
 from service.memory import _kernel
 from service.memory.codec import FLOAT32, ResidualCodec
 from service.memory.journal import Memories
@@ -126,3 +127,24 @@ def test_a_code_that_names_no_class_is_corrupt() -> None:
     segment.append(PIXELS[:1], codes, np.ones(1, np.float32), np.array([1]), 0)
     with pytest.raises(_kernel.CorruptGraph, match="names a class"):
         _kernel.correct([segment], PIXELS[:1], 10, 1, 1, 1.0, 0.0)
+
+
+def test_a_row_that_cannot_be_stored_fails_its_own_request_alone(tmp_path: Path) -> None:
+    shape = MemoryShape(64, 1, "regression", ResidualCodec.named("float16"))
+    memory = ResidualMemory.open(tmp_path / "s", fitted=None, shape=shape)
+
+    def request(residual: float) -> Memories:
+        return Memories(
+            ids=[None],
+            inputs=[b""],
+            targets=np.array([[residual]], np.float32),
+            embeddings=PIXELS[:1],
+            residuals=np.array([[residual]], np.float32),
+            weights=np.ones(1),
+        )
+
+    with pytest.raises(InvalidInput, match="too large") as error:
+        memory.append(request(1e6))
+    assert error.value.field == "targets"
+    assert memory.append(request(1.0)).result(10).size == 1
+    memory.close()
