@@ -1,6 +1,7 @@
 """Bundles: the immutable, versioned, checksummed artifacts that are served, and their making.
 
-    model, training rows -> onnx_graph, dataset -> logits, embeddings -> tuning -> segment -> bundle
+    model, training rows -> onnx_graph, dataset -> logits, embeddings -> tuning -> bundle
+    residuals -> codec_trials, codec_choice -> encoding -> segment -> bundle
     model store -> store (resolve, check) -> Bundle: manifest, base.onnx, memories/
 
 In: an ONNX file and labelled rows, from the command line. Out: `model_store/<name>/<version>/`.

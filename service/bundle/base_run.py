@@ -1,5 +1,7 @@
 """The base model run over a file's rows, batch after batch."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from service.bundle.progress import Progress
@@ -10,13 +12,14 @@ from service.inference.rows import Rows
 __all__ = ["run_base"]
 
 
-def run_base(model: BaseModel, rows: Rows, batch_rows: int, progress: Progress) -> BaseOutput:
-    """Run n rows in batches.
+def run_base(
+    model: BaseModel, rows: Rows, batch_rows: int, progress: Progress
+) -> Iterator[BaseOutput]:
+    """Run n rows and yield what the model says, batch after batch in their order.
 
     Raises:
         BundleError: the model refuses rows, or answers one with NaN or infinity; names it.
     """
-    parts: list[BaseOutput] = []
     with progress.bar("base predictions", len(rows)) as advance:
         for start in range(0, len(rows), batch_rows):
             batch = rows.slice(start, min(start + batch_rows, len(rows)))
@@ -32,9 +35,5 @@ def run_base(model: BaseModel, rows: Rows, batch_rows: int, progress: Progress) 
                         f"the base model answers row {start + int(finite.argmin())} with NaN or "
                         f"infinity ({name}): look at that row and at the model"
                     )
-            parts.append(output)
+            yield output
             advance(len(batch))
-    return BaseOutput(
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.embeddings for part in parts]),
-    )

@@ -9,7 +9,7 @@ from service.bundle.held_out import HeldOutRows, Sample
 from service.bundle.manifest import ScoreTable, TransformKind
 from service.bundle.neighbours import Neighbours, nearest
 from service.bundle.progress import Progress
-from service.bundle.scores import held_out_answers, score_table
+from service.bundle.scores import Marks, held_out_answers, score_table
 from service.bundle.stage_one import Represented
 from service.bundle.teaching import recommended_weight, required_weights
 from service.bundle.transform import WIDEST, AffineMap, fit_map
@@ -27,6 +27,8 @@ class Choice:
 
     transform: AffineMap
     setting: Setting
+    near: Neighbours
+    """Those of the reporting rows, k of them."""
     table: ScoreTable
     teaching_weight: float
 
@@ -66,15 +68,16 @@ def choose_parameters(
     which, setting = choose(trials)
     near = _nearest(held_out.report, memories, maps[which], setting.k)
     rows = held_out.report.rows.outputs
-    answers = held_out_answers(rows, near, memories.outputs, task, setting)
+    marks = Marks.of(held_out_answers(rows, near, memories.outputs, task, setting))
     required = required_weights(rows, near, memories.outputs, task, setting)
-    table = score_table(answers, held_out.kind)
+    table = score_table(marks, held_out.kind)
     if task == "classification" and table.base.high < _commonest(memories):
         progress.say(
             "warning: the base is worse than always answering the commonest class. Are the classes "
             "in the order of its outputs (--classes), and the inputs scaled as in its training?"
         )
-    return Choice(maps[which], setting, table, recommended_weight(required[answers.wrong()]))
+    weight = recommended_weight(required[marks.wrong()])
+    return Choice(maps[which], setting, near, table, weight)
 
 
 def _nearest(sample: Sample, memories: Represented, transform: AffineMap, k: int) -> Neighbours:

@@ -1,5 +1,6 @@
 """A bundle measured on a labelled file, by the very code that serves it."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from service.bundle.labels import Labels, numbers
 from service.bundle.manifest import ScoreTable
 from service.bundle.neighbours import Neighbours
 from service.bundle.progress import Progress
-from service.bundle.scores import Answers, label_votes, score_table, votes
+from service.bundle.scores import Answers, Marks, label_votes, score_table, votes
 from service.bundle.store import Bundle
 from service.bundle.tuning import Setting
 from service.inference.base_model import BaseModel, Provider
@@ -41,25 +42,27 @@ def evaluate(
     manifest = bundle.manifest
     targets = _targets(bundle, labelled)
     model = BaseModel(bundle.model_path, inputs=manifest.inputs, provider=provider)
-    output = run_base(model, labelled.rows, batch_rows, progress)
-    chosen = manifest.parameters
-    base = base_prediction(output.logits, manifest.task, chosen.temperature)
-    knn, resmem = np.empty_like(base), np.empty_like(base)
-    shape = manifest.memory_shape()
+    chosen, shape = manifest.parameters, manifest.memory_shape()
     fitted = SealedSegment.open(bundle.memories_path, shape)
     plain = Setting(chosen.k, chosen.sigma, chosen.temperature, alpha=0.0)
     memory = ResidualMemory.open(None, fitted=bundle.memories_path, shape=shape)
-    try:
-        for start in range(0, len(base), batch_rows):
-            rows = slice(start, start + batch_rows)
-            found = memory.correct(output.embeddings[rows], chosen.rule())
-            resmem[rows] = base[rows] + found.residuals
+
+    def answers() -> Iterator[Answers]:
+        start = 0
+        for output in run_base(model, labelled.rows, batch_rows, progress):
+            base = base_prediction(output.logits, manifest.task, chosen.temperature)
+            found = memory.correct(output.embeddings, chosen.rule())
             # Padding, where k is above the number of memories, has weight 0 wherever it points.
             near = Neighbours(-1 - found.sequences, found.distances)
-            knn[rows] = label_votes(votes(near, plain), fitted.targets[near.rows], base.shape[1])
+            knn = label_votes(votes(near, plain), fitted.targets[near.rows], base.shape[1])
+            some = targets[start : start + len(base)]
+            yield Answers(base, knn, base + found.residuals, some)
+            start += len(base)
+
+    try:
+        return score_table(Marks.of(answers()), "test")
     finally:
         memory.close()
-    return score_table(Answers(base, knn, resmem, targets), "test")
 
 
 def _targets(bundle: Bundle, labelled: LabelledRows) -> NDArray[np.int32] | NDArray[np.float32]:

@@ -11,17 +11,21 @@ import numpy as np
 
 from service.bundle.breadth import ENOUGH, choose_ef
 from service.bundle.choice import Choice, Whiten, choose_parameters, kinds_to_try
+from service.bundle.codec_choice import AUTO, CodecChoice, asked_codec, choose_codec
+from service.bundle.codec_trials import Evidence, bytes_beside_residual
 from service.bundle.dataset import LabelledRows, read_rows
+from service.bundle.encoding import encode_rows, largest_residual
 from service.bundle.evaluate import evaluate
 from service.bundle.held_out import HeldOutRows, leave_one_out, memory_rows, unseen_halves
 from service.bundle.manifest import EmbeddingSpec, Manifest, Parameters
 from service.bundle.onnx_graph import BaseGraph, read_graph
 from service.bundle.progress import Progress
+from service.bundle.scratch import Scratch
 from service.bundle.stage_one import Represented, StageOne
 from service.bundle.store import Bundle, Draft, ModelStore
 from service.errors import BundleError
 from service.inference.base_model import Provider
-from service.inference.residuals import Task, base_prediction, residuals
+from service.inference.residuals import Task
 from service.memory.build import build_segment
 from service.memory.graph_settings import GraphSettings
 from service.memory.segment_rows import MemoryShape, SegmentRows
@@ -52,6 +56,8 @@ class FitSettings:
     outputs: Sequence[str] = ()
     whiten: Whiten = "auto"
     graph: GraphSettings = GraphSettings()  # noqa: RUF009 - immutable
+    residuals: str = AUTO
+    """`auto`, or the codec to store residuals with."""
     max_memories: int | None = None
     seed: int = 0
     provider: Provider = "auto"
@@ -85,37 +91,13 @@ def fit(settings: FitSettings, progress: Progress) -> Bundle:
         BundleError: the model or the data cannot be used; nothing is published.
         OSError: the disk refused; nothing is published.
     """
-    random = np.random.default_rng(settings.seed)
     graph = read_graph(settings.model, outputs=settings.outputs, embedding=settings.embedding)
     data = _Data.read(settings, graph)
-    with ModelStore(settings.store).draft(settings.name) as draft, TemporaryDirectory() as scratch:
-        stage_one = _settle(data, graph, settings, Path(scratch), progress)
-        train = stage_one.represent(data.train, progress)
-        unseen = None if data.unseen is None else stage_one.represent(data.unseen, progress)
-        kept = memory_rows(train, _room(settings, unseen), random)
-        held_out = (
-            leave_one_out(train, kept, random)
-            if unseen is None
-            else unseen_halves(unseen, len(kept), random)
-        )
-        memories = train.part(kept) if len(kept) < len(train) else train
-        choice = choose_parameters(
-            held_out,
-            memories,
-            stage_one.task,
-            kinds_to_try(
-                settings.whiten, of_inputs=graph.of_inputs, width=train.embeddings.shape[1]
-            ),
-            dim=settings.embedding_dim,
-            seed=settings.seed,
-            progress=progress,
-        )
-        if unseen is not None:
-            memories = memories.joined(unseen)
-        stage_one.save(draft.path / "base.onnx", choice.transform)
-        rows = _segment_rows(memories, choice, stage_one.task)
-        parameters, recall = _build(draft, rows, choice, held_out, stage_one, settings, progress)
-        manifest = _manifest(draft, settings.name, stage_one, choice, parameters, recall, len(rows))
+    with ModelStore(settings.store).draft(settings.name) as draft:
+        # Beside the bundle, where there is room: a temporary folder may be no disk at all.
+        with TemporaryDirectory(prefix="scratch-", dir=draft.path) as scratch:
+            fitted = _fit(data, graph, settings, draft, Scratch(Path(scratch)), progress)
+        manifest = _manifest(draft, fitted)
         if data.test is not None:
             table = evaluate(
                 Bundle(draft.path, manifest),
@@ -124,17 +106,78 @@ def fit(settings: FitSettings, progress: Progress) -> Bundle:
                 progress=progress,
                 batch_rows=settings.batch_rows,
             )
-            manifest = manifest.model_copy(update={"scores": [choice.table, table]})
+            manifest = manifest.model_copy(update={"scores": [*manifest.scores, table]})
         return draft.publish(manifest)
 
 
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """What a fit came to, its files written."""
+
+    stage_one: StageOne
+    choice: Choice
+    codec: CodecChoice
+    parameters: Parameters
+    recall: float
+    memories: int
+
+
+def _fit(
+    data: _Data,
+    graph: BaseGraph,
+    settings: FitSettings,
+    draft: Draft,
+    scratch: Scratch,
+    progress: Progress,
+) -> _Fitted:
+    random = np.random.default_rng(settings.seed)
+    stage_one = _settle(data, graph, settings, scratch, progress)
+    task = stage_one.task
+    asked = asked_codec(settings.residuals, task, stage_one.width)
+    train = stage_one.represent(data.train, scratch, progress)
+    unseen = None if data.unseen is None else stage_one.represent(data.unseen, scratch, progress)
+    kept = memory_rows(train, _room(settings, unseen), random)
+    held_out = (
+        leave_one_out(train, kept, random)
+        if unseen is None
+        else unseen_halves(unseen, len(kept), random)
+    )
+    memories = train.kept(kept, scratch) if len(kept) < len(train) else train
+    kinds = kinds_to_try(
+        settings.whiten, of_inputs=graph.of_inputs, width=train.embeddings.shape[1]
+    )
+    choice = choose_parameters(
+        held_out,
+        memories,
+        task,
+        kinds,
+        dim=settings.embedding_dim,
+        seed=settings.seed,
+        progress=progress,
+    )
+    setting, transform = choice.setting, choice.transform
+    parts = [memories] if unseen is None else [memories, unseen]
+    codec = choose_codec(
+        asked,
+        Evidence(held_out.report.rows.outputs, choice.near, memories.outputs, task, setting),
+        largest=largest_residual(parts, task),
+        beside=bytes_beside_residual(transform.dim, stage_one.width, task, settings.graph.m),
+        progress=progress,
+    )
+    stage_one.save(draft.path / "base.onnx", transform)
+    rows = encode_rows(parts, task, setting.temperature, transform, codec.codec, scratch)
+    shape = MemoryShape(transform.dim, stage_one.width, task, codec.codec)
+    parameters, recall = _build(draft, rows, shape, choice, held_out, settings, progress)
+    return _Fitted(stage_one, choice, codec, parameters, recall, len(rows))
+
+
 def _settle(
-    data: _Data, graph: BaseGraph, settings: FitSettings, scratch: Path, progress: Progress
+    data: _Data, graph: BaseGraph, settings: FitSettings, scratch: Scratch, progress: Progress
 ) -> StageOne:
     stage_one = StageOne.settle(
         graph,
         data.train,
-        scratch,
+        scratch.folder,
         task=settings.task,
         classes=settings.classes,
         provider=settings.provider,
@@ -163,30 +206,17 @@ def _room(settings: FitSettings, unseen: Represented | None) -> int | None:
     return room
 
 
-def _segment_rows(memories: Represented, choice: Choice, task: Task) -> SegmentRows:
-    count, targets = len(memories), memories.outputs.targets
-    base = base_prediction(memories.outputs.logits, task, choice.setting.temperature)
-    return SegmentRows(
-        embeddings=choice.transform.apply(memories.embeddings),
-        residuals=residuals(base, targets, task),
-        targets=targets,
-        sequences=-1 - np.arange(count, dtype=np.int64),
-        weights=np.ones(count, np.float32),
-    )
-
-
 def _build(
     draft: Draft,
     rows: SegmentRows,
+    shape: MemoryShape,
     choice: Choice,
     held_out: HeldOutRows,
-    stage_one: StageOne,
     settings: FitSettings,
     progress: Progress,
 ) -> tuple[Parameters, float]:
     """Build the segment, then find out how broadly its graph must be searched."""
     setting, folder = choice.setting, draft.path / "memories"
-    shape = MemoryShape(choice.transform.dim, stage_one.width, stage_one.task)
     with progress.bar("building the graph", len(rows)) as advance:
         build_segment(folder, rows, settings.graph, shape, progress=advance)
     asked = held_out.report.first(_RECALL_QUERIES)
@@ -212,18 +242,11 @@ def _build(
     ), recall
 
 
-def _manifest(
-    draft: Draft,
-    name: str,
-    stage_one: StageOne,
-    choice: Choice,
-    parameters: Parameters,
-    recall: float,
-    memories: int,
-) -> Manifest:
+def _manifest(draft: Draft, fitted: _Fitted) -> Manifest:
+    stage_one, choice, codec = fitted.stage_one, fitted.choice, fitted.codec
     graph, transform = stage_one.graph, choice.transform
     return Manifest(
-        name=name,
+        name=draft.name,
         version="1",  # the store numbers it
         created=datetime.now(UTC).replace(microsecond=0),
         task=stage_one.task,
@@ -233,10 +256,13 @@ def _manifest(
         embedding=EmbeddingSpec(
             dim=transform.dim, tensor=graph.embedding_name, transform=transform.kind
         ),
-        parameters=parameters,
+        residuals=codec.codec.name,
+        residuals_reason=codec.reason,
+        codecs=codec.trials,
+        parameters=fitted.parameters,
         teaching_weight=choice.teaching_weight,
-        recall=recall,
-        memories=memories,
+        recall=fitted.recall,
+        memories=fitted.memories,
         scores=[choice.table],
         files=draft.files(),
     )

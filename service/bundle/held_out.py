@@ -16,6 +16,8 @@ _MOST: Final = 5000
 _PAIRS: Final = 300_000_000
 """Distances computed per embedding tried: what bounds the time on large training sets."""
 _SCORES: Final = 2_000_000
+_REPORT_SCORES: Final = 40_000_000
+"""Held in memory for the report, however many rows are unseen."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +86,7 @@ def leave_one_out(
 
 
 def unseen_halves(rows: Represented, memories: int, random: np.random.Generator) -> HeldOutRows:
-    """Split rows that the base has not seen.
+    """Split rows that the base has not seen; of a wide output only some of the second half.
 
     Raises:
         BundleError: fewer than 20 rows.
@@ -94,11 +96,9 @@ def unseen_halves(rows: Represented, memories: int, random: np.random.Generator)
     chosen = random.permutation(len(rows))
     half = len(rows) // 2
     choose = np.sort(chosen[: min(half, sample_size(rows, memories))])
-    return HeldOutRows(
-        "unseen",
-        Sample(rows.part(choose), None),
-        Sample(rows.part(np.sort(chosen[half:])), None),
-    )
+    most = max(_FEWEST, _REPORT_SCORES // rows.outputs.logits.shape[1])
+    report = np.sort(chosen[half : half + most])
+    return HeldOutRows("unseen", Sample(rows.part(choose), None), Sample(rows.part(report), None))
 
 
 def sample_size(rows: Represented, memories: int) -> int:

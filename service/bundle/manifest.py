@@ -15,6 +15,7 @@ from service.memory.soft_knn import SoftKnn
 
 __all__ = [
     "FORMAT",
+    "CodecTrial",
     "EmbeddingSpec",
     "FileEntry",
     "Interval",
@@ -58,7 +59,7 @@ def version_number(version: str) -> str:
     return version
 
 
-def _inside(name: str) -> str:
+def inside(name: str) -> str:
     """A path that stays in the bundle's folder, wherever the bundle came from."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
@@ -127,6 +128,35 @@ class ScoreTable(_Part):
     resmem: Interval
 
 
+class CodecTrial(_Part):
+    """A way to store residuals, tried by `fit` on the reporting rows: its size and its effect.
+
+    A score is an element of `scores` (classification: a probability; regression: a value, in the
+    unit of the target). Changes are against residuals kept whole, on the same rows.
+    """
+
+    name: Annotated[str, AfterValidator(_codec_name)]
+    residual_bytes: int = Field(ge=1)
+    memory_bytes: FiniteFloat = Field(gt=0)
+    """Of a memory altogether: graph, residual, target and the rest."""
+    rows: int = Field(ge=1)
+    score: FiniteFloat
+    """Accuracy, or RMSE, of ResMem."""
+    score_change: FiniteFloat
+    turned_wrong: int | None
+    """Answers that this codec turns wrong; None for regression."""
+    turned_right: int | None
+    largest_change: FiniteFloat = Field(ge=0)
+    """Of any score of any row."""
+    mean_change: FiniteFloat = Field(ge=0)
+    """Mean over the rows of the largest change in each."""
+    largest_relative_change: FiniteFloat | None
+    """For regression: in units of the RMSE of that output."""
+    dropped_mean: FiniteFloat | None
+    """For top-M: the probability of a reporting row that is not kept, mean and 99th percentile."""
+    dropped_p99: FiniteFloat | None
+
+
 class Manifest(_Part):
     """`manifest.json`: written once, when a version is published."""
 
@@ -143,6 +173,10 @@ class Manifest(_Part):
     embedding: EmbeddingSpec
     residuals: Annotated[str, AfterValidator(_codec_name)] = FLOAT32.name
     """The codec of stored residuals: `float32`, `float16` or `top-M`."""
+    residuals_reason: str = ""
+    """Why this codec, in a sentence."""
+    codecs: list[CodecTrial] = Field(default_factory=list)
+    """The codecs that `fit` tried, `residuals` among them."""
     parameters: Parameters
     teaching_weight: FiniteFloat = Field(gt=0)
     """Importance with which one `/memorize` turns 99 of 100 wrong answers right."""
@@ -150,7 +184,7 @@ class Manifest(_Part):
     """Share of the true k nearest memories that the graph search finds, measured by `fit`."""
     memories: int = Field(ge=1)
     scores: list[ScoreTable]
-    files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
+    files: dict[Annotated[str, AfterValidator(inside)], FileEntry]
 
     def memory_shape(self) -> MemoryShape:
         """What every memory of this model looks like."""

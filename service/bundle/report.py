@@ -1,11 +1,11 @@
-"""What `fit` and `eval` print: the table of scores and what was chosen."""
+"""What `fit` and `eval` print: the table of scores, what was chosen, and the codecs tried."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from service.bundle.manifest import Interval, Manifest, ScoreTable
+from service.bundle.manifest import CodecTrial, Interval, Manifest, ScoreTable
 
-__all__ = ["render_choice", "render_scores"]
+__all__ = ["render_choice", "render_codecs", "render_scores"]
 
 _MEANING: Final = {
     "leave-one-out": (
@@ -41,6 +41,36 @@ def render_choice(manifest: Manifest) -> str:
         f"ef {chosen.ef} (recall {manifest.recall:.3f})  "
         f"teaching weight {manifest.teaching_weight:g}"
     )
+
+
+def render_codecs(manifest: Manifest) -> str:
+    """A table, one line per codec that was tried, and why one of them was chosen."""
+    percent = manifest.task == "classification"
+    unit = "accuracy, %" if percent else "RMSE"
+    heads = ["bytes", "per memory", unit, "changed by", "score off by", "on average"]
+    top = any(trial.dropped_mean is not None for trial in manifest.codecs)
+    heads += ["dropped, %", "99 % below"] if top else []
+    lines = [f"{'residuals as':<14}" + "".join(f"{head:>14}" for head in heads)]
+    for trial in manifest.codecs:
+        mark = " <-" if trial.name == manifest.residuals else ""
+        cells = "".join(f"{cell:>14}" for cell in _codec_cells(trial, percent, top))
+        lines.append(f"{trial.name + mark:<14}{cells}")
+    rows = manifest.codecs[0].rows
+    lines.append(f"{rows:,} reporting rows; {manifest.residuals}: {manifest.residuals_reason}")
+    return "\n".join(lines)
+
+
+def _codec_cells(trial: CodecTrial, percent: bool, top: bool) -> list[str]:
+    cells = [f"{trial.residual_bytes:,}", f"{trial.memory_bytes:,.0f}"]
+    if percent:
+        cells += [f"{100 * trial.score:.2f}", f"{100 * trial.score_change:+.2f}"]
+    else:
+        cells += [f"{trial.score:.5g}", f"{trial.score_change:+.2g}"]
+    cells += [f"{trial.largest_change:.2g}", f"{trial.mean_change:.2g}"]
+    if top:
+        shares = (trial.dropped_mean, trial.dropped_p99)
+        cells += ["" if share is None else f"{100 * share:.2f}" for share in shares]
+    return cells
 
 
 def _cell(interval: Interval, percent: bool) -> str:

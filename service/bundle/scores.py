@@ -1,24 +1,34 @@
 """Scores on held-out rows: base alone, plain kNN on the labels and ResMem, with intervals."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.bundle.batches import batches
 from service.bundle.manifest import Interval, ScoreTable
 from service.bundle.neighbours import Neighbours
 from service.bundle.tuning import Outputs, Setting
 from service.inference.residuals import Task, base_prediction, residuals
 
-__all__ = ["Answers", "HeldOut", "held_out_answers", "label_votes", "score_table", "votes"]
+__all__ = [
+    "Answers",
+    "HeldOut",
+    "Marks",
+    "held_out_answers",
+    "label_votes",
+    "mark",
+    "score_table",
+    "votes",
+]
 
 HeldOut = Literal["leave-one-out", "unseen", "test"]
 
 _Z: Final = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 _RESAMPLES: Final = 500
-_ROWS: Final = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,12 +41,43 @@ class Answers:
     targets: NDArray[Any]
     """int32 `[n]` class indices, or float32 `[n, L]`."""
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marks:
+    """How far off the three predictors were on n rows, a number `[n]` each.
+
+    For classification 1 where the label is wrong and 0 where it is right; for regression the
+    squared error, its mean over the L numbers.
+    """
+
+    metric: Literal["accuracy", "rmse"]
+    base: NDArray[np.float64]
+    knn: NDArray[np.float64]
+    resmem: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, answers: Iterable[Answers]) -> Self:
+        """Mark batches of answers, at least one."""
+        metric: Literal["accuracy", "rmse"] = "accuracy"
+        parts: list[list[NDArray[np.float64]]] = []
+        for batch in answers:
+            metric = "accuracy" if batch.targets.ndim == 1 else "rmse"
+            said = (batch.base, batch.knn, batch.resmem)
+            parts.append([mark(scores, batch.targets) for scores in said])
+        base, knn, resmem = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return cls(metric, base, knn, resmem)
+
     def wrong(self) -> NDArray[np.bool_]:
         """Rows `[n]` whose label ResMem gets wrong; for regression every row."""
-        if self.targets.ndim == 2:
-            return np.ones(len(self.targets), np.bool_)
-        wrong: NDArray[np.bool_] = np.not_equal(self.resmem.argmax(axis=1), self.targets)
-        return wrong
+        return (self.resmem > 0) | (self.metric == "rmse")
+
+
+def mark(scores: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
+    """How far off scores `[n, L]` are, `[n]`: see `Marks`."""
+    if targets.ndim == 1:
+        return np.asarray(scores.argmax(axis=1) != targets, np.float64)
+    off: NDArray[np.float64] = np.square(scores.astype(np.float64) - targets).mean(axis=1)
+    return off
 
 
 def votes(neighbours: Neighbours, setting: Setting) -> NDArray[np.float64]:
@@ -72,51 +113,50 @@ def label_votes(
 
 def held_out_answers(
     queries: Outputs, neighbours: Neighbours, memories: Outputs, task: Task, setting: Setting
-) -> Answers:
-    """Answer q queries by the formula, from exact neighbours that hold no memory of the query."""
+) -> Iterator[Answers]:
+    """Answer q queries by the formula, from exact neighbours that hold no memory of the query.
+
+    Yields the answers to a few queries at a time, in their order.
+    """
     near = Neighbours(neighbours.rows[:, : setting.k], neighbours.distances[:, : setting.k])
-    base = base_prediction(queries.logits, task, setting.temperature)
-    knn, resmem = np.empty_like(base), np.empty_like(base)
     plain = Setting(setting.k, setting.sigma, setting.temperature, alpha=0.0)
-    for start in range(0, len(base), _ROWS):
-        some = near.part(start, start + _ROWS)
+    width = queries.logits.shape[1]
+    for rows in batches(len(near.rows), near.rows.shape[1] * width):
+        asked, some = queries.part(rows), near.part(rows.start, rows.stop)
+        base = base_prediction(asked.logits, task, setting.temperature)
         flat = memories.part(some.rows.ravel())
         table = residuals(
             base_prediction(flat.logits, task, setting.temperature), flat.targets, task
-        ).reshape(*some.rows.shape, -1)
+        ).reshape(*some.rows.shape, width)
         targets = flat.targets.reshape(*some.rows.shape, *flat.targets.shape[1:])
-        rows = slice(start, start + len(some.rows))
-        knn[rows] = label_votes(votes(some, plain), targets, base.shape[1])
+        knn = label_votes(votes(some, plain), targets, width)
         correction = np.einsum("qk,qkl->ql", votes(some, setting), table)
-        resmem[rows] = base[rows] + correction
-    return Answers(base, knn, resmem, queries.targets)
+        yield Answers(base, knn, (base + correction).astype(np.float32), asked.targets)
 
 
-def score_table(answers: Answers, held_out: HeldOut) -> ScoreTable:
+def score_table(marks: Marks, held_out: HeldOut) -> ScoreTable:
     """Accuracy with Wilson's interval, or RMSE with a bootstrap interval over the rows, at 95 %."""
-    classification = answers.targets.ndim == 1
-    judge = _accuracy if classification else _rmse
+    judge = _accuracy if marks.metric == "accuracy" else _rmse
     return ScoreTable(
         held_out=held_out,
-        rows=len(answers.targets),
-        metric="accuracy" if classification else "rmse",
-        base=judge(answers.base, answers.targets),
-        knn=judge(answers.knn, answers.targets),
-        resmem=judge(answers.resmem, answers.targets),
+        rows=len(marks.base),
+        metric=marks.metric,
+        base=judge(marks.base),
+        knn=judge(marks.knn),
+        resmem=judge(marks.resmem),
     )
 
 
-def _accuracy(scores: NDArray[np.float32], targets: NDArray[Any]) -> Interval:
+def _accuracy(wrong: NDArray[np.float64]) -> Interval:
     """Wilson, "Probable inference", JASA 22 (1927)."""
-    n = len(targets)
-    p = float((scores.argmax(axis=1) == targets).mean())
+    n = len(wrong)
+    p = float((wrong == 0).mean())
     middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * float(np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)))
     return Interval(value=p, low=max(0.0, middle - half), high=min(1.0, middle + half))
 
 
-def _rmse(scores: NDArray[np.float32], targets: NDArray[Any]) -> Interval:
-    squares = np.square(scores.astype(np.float64) - targets).mean(axis=1)
+def _rmse(squares: NDArray[np.float64]) -> Interval:
     random = np.random.default_rng(0)
     means = [
         squares[random.integers(len(squares), size=len(squares))].mean() for _ in range(_RESAMPLES)

@@ -4,7 +4,7 @@ The user's model is first run on a few rows, to see what it gives (L scores or o
 probabilities) and that a row's answer does not depend on its batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.base_run import run_base
+from service.bundle.batches import batches
 from service.bundle.dataset import LabelledRows
 from service.bundle.labels import Labels, decide_task, numbers
 from service.bundle.onnx_graph import BaseGraph, Head
 from service.bundle.onnx_serving import save_model, serving_graph
 from service.bundle.progress import Progress
+from service.bundle.scratch import Scratch
 from service.bundle.transform import AffineMap
 from service.bundle.tuning import Outputs
 from service.errors import BundleError, InvalidInput
@@ -33,7 +35,7 @@ _ALIKE: Final = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Represented:
-    """n rows as the base sees them."""
+    """n rows as the base sees them; the logits may lie in a file."""
 
     outputs: Outputs
     embeddings: NDArray[np.float32]
@@ -46,14 +48,11 @@ class Represented:
         """Some of the rows."""
         return Represented(self.outputs.part(rows), self.embeddings[rows])
 
-    def joined(self, other: "Represented") -> "Represented":
-        """These rows, then the others."""
-        mine, theirs = self.outputs, other.outputs
-        outputs = Outputs(
-            np.concatenate([mine.logits, theirs.logits]),
-            np.concatenate([mine.targets, theirs.targets]),
-        )
-        return Represented(outputs, np.concatenate([self.embeddings, other.embeddings]))
+    def kept(self, rows: NDArray[np.int64], scratch: Scratch) -> "Represented":
+        """Very many of the rows, in the order given: their logits go to a file."""
+        logits, width = self.outputs.logits, self.outputs.logits.shape[1]
+        table = scratch.keep(logits[rows[some]] for some in batches(len(rows), width))
+        return Represented(Outputs(table, self.outputs.targets[rows]), self.embeddings[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +120,25 @@ class StageOne:
         model = _open(graph, scratch / "base.onnx", provider, probabilities, binary)
         return cls(graph, task, width, labels, probabilities, binary, model, batch_rows)
 
-    def represent(self, labelled: LabelledRows, progress: Progress) -> Represented:
-        """Run labelled rows through the base.
+    def represent(
+        self, labelled: LabelledRows, scratch: Scratch, progress: Progress
+    ) -> Represented:
+        """Run labelled rows through the base; their logits go to a file.
 
         Raises:
             BundleError: a target that is no class or not L numbers, a row that the model refuses.
+            OSError: the disk refused.
         """
         targets = self.targets(labelled)
-        output = run_base(self.model, labelled.rows, self.batch_rows, progress)
-        return Represented(Outputs(output.logits, targets), output.embeddings)
+        embeddings: list[NDArray[np.float32]] = []
+
+        def logits() -> Iterator[NDArray[np.float32]]:
+            for output in run_base(self.model, labelled.rows, self.batch_rows, progress):
+                embeddings.append(output.embeddings)
+                yield output.logits
+
+        table = scratch.keep(logits())
+        return Represented(Outputs(table, targets), np.concatenate(embeddings))
 
     def targets(self, labelled: LabelledRows) -> NDArray[np.int32] | NDArray[np.float32]:
         """The targets as the memory stores them."""

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.bundle.batches import batches
 from service.bundle.neighbours import Neighbours
 from service.bundle.scores import votes
 from service.bundle.tuning import Outputs, Setting
@@ -44,17 +45,29 @@ def required_weights(
     if task == "regression":
         mass *= 1 / _REMAINING - 1
         return mass
-    base = base_prediction(queries.logits, task, setting.temperature)
+    for rows in batches(len(mass), max(1, others) * queries.logits.shape[1]):
+        some = queries.part(rows)
+        mass[rows] *= _lead(some, near.part(rows.start, rows.stop), memories, setting)
+    return mass
+
+
+def _lead(
+    queries: Outputs, near: Neighbours, memories: Outputs, setting: Setting
+) -> NDArray[np.float32]:
+    """`score_c - score_y` `[q]` of the strongest other class c; 0 where y leads."""
+    base = base_prediction(queries.logits, "classification", setting.temperature)
     flat = memories.part(near.rows.ravel())
     table = residuals(
-        base_prediction(flat.logits, task, setting.temperature), flat.targets, task
+        base_prediction(flat.logits, "classification", setting.temperature),
+        flat.targets,
+        "classification",
     ).reshape(*near.rows.shape, base.shape[1])
     scores = base + np.einsum("qk,qkl->ql", votes(near, setting), table)
     at = np.arange(len(scores))
     own = scores[at, queries.targets]
     scores[at, queries.targets] = -np.inf
-    mass *= np.maximum(scores.max(axis=1) - own, 0.0)
-    return mass
+    lead: NDArray[np.float32] = np.maximum(scores.max(axis=1) - own, 0.0)
+    return lead
 
 
 def recommended_weight(required: NDArray[np.float64]) -> float:

@@ -7,13 +7,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.bundle.batches import batches
 from service.bundle.neighbours import Neighbours
 from service.inference.residuals import Task, base_prediction, residuals
 
 __all__ = ["Grid", "Outputs", "Setting", "Trials", "choose", "score_grid"]
 
-_CELLS: Final = 8_000_000
-"""Numbers held at once per array."""
 _NOISE: Final = 0.5
 """Standard errors of the accuracy within which settings count as equally accurate."""
 _LOSS_TOLERANCE: Final = 0.005
@@ -87,7 +86,7 @@ def score_grid(
     for temperature in grid.temperatures if task == "classification" else (1.0,):
         shape = (len(widths), len(ks), len(grid.alphas))
         errors, losses = np.zeros(shape), np.zeros(shape)
-        for rows in _chunks(trials.rows, ks[-1] * queries.logits.shape[1]):
+        for rows in batches(trials.rows, ks[-1] * queries.logits.shape[1]):
             batch = _Batch.of(queries, neighbours, memories, task, temperature, rows)
             for at, width in enumerate(widths):
                 for which, scores in enumerate(batch.scores(width, ks)):
@@ -219,9 +218,3 @@ def _loss_scale(memories: Outputs, task: Task) -> NDArray[np.float32]:
         return np.ones(1, np.float32)
     deviation = memories.targets.std(axis=0, dtype=np.float64)
     return np.asarray(1 / np.where(deviation > 0, deviation, 1.0), np.float32)
-
-
-def _chunks(rows: int, width: int) -> Iterator[slice]:
-    step = max(1, _CELLS // width)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
 from pathlib import Path
 
 from service.bundle.extra import require
@@ -69,6 +69,14 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
         default="auto",
         help="whiten the embedding; auto does what is best on held-out rows",
     )
+    add(
+        "--residuals",
+        type=_codec,
+        default="auto",
+        metavar="auto|float32|float16|top-M",
+        help="how residuals are stored; top-M keeps the target and the M likeliest classes; auto "
+        "takes the smallest that does as well on held-out rows, and says why",
+    )
     add("--m", type=_positive, default=16, help="links of the graph per row")
     add("--ef-construction", type=_positive, default=200, help="breadth of the graph's build")
     add(
@@ -99,7 +107,7 @@ def run(args: Namespace) -> int:
     from service.bundle.fit import FitSettings, fit
     from service.bundle.labels import read_classes
     from service.bundle.progress import Terminal
-    from service.bundle.report import render_choice, render_scores
+    from service.bundle.report import render_choice, render_codecs, render_scores
     from service.memory.graph_settings import GraphSettings
 
     settings = FitSettings(
@@ -116,6 +124,7 @@ def run(args: Namespace) -> int:
         embedding_dim=args.embedding_dim,
         outputs=args.output,
         whiten=args.whiten,
+        residuals=args.residuals,
         graph=GraphSettings(m=args.m, ef_construction=args.ef_construction),
         max_memories=args.max_memories,
         seed=args.seed,
@@ -128,9 +137,22 @@ def run(args: Namespace) -> int:
         raise BundleError(f"cannot write to {args.store}: {error}") from error
     manifest = bundle.manifest
     sys.stdout.write(
-        f"{render_choice(manifest)}\n\n{render_scores(manifest.scores)}\n\n{bundle.path}\n"
+        f"{render_choice(manifest)}\n\n{render_codecs(manifest)}\n\n"
+        f"{render_scores(manifest.scores)}\n\n{bundle.path}\n"
     )
     return 0
+
+
+def _codec(text: str) -> str:
+    if text != "auto":
+        # Here, not above: the other commands would load the kernel for nothing.
+        from service.memory.codec import ResidualCodec
+
+        try:
+            ResidualCodec.named(text)
+        except ValueError as error:
+            raise ArgumentTypeError(f"{error}; or auto") from error
+    return text
 
 
 def _natural(text: str) -> int:

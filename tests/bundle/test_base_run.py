@@ -21,13 +21,16 @@ def model_of(fitted: FittedModel, *specs: TensorSpec) -> BaseModel:
 def test_batches_change_nothing(digits: FittedModel, batch_rows: int) -> None:
     rows = Rows({"pixels": digits.inputs[:20]})
     model = model_of(digits)
-    output, whole = run_base(model, rows, batch_rows, Silent()), model.run(rows)
-    np.testing.assert_allclose(output.logits, whole.logits, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(output.embeddings, whole.embeddings, rtol=1e-4, atol=1e-4)
+    parts, whole = list(run_base(model, rows, batch_rows, Silent())), model.run(rows)
+    assert len(parts) == -(-20 // batch_rows)
+    logits = np.concatenate([part.logits for part in parts])
+    embeddings = np.concatenate([part.embeddings for part in parts])
+    np.testing.assert_allclose(logits, whole.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embeddings, whole.embeddings, rtol=1e-4, atol=1e-4)
 
 
 def test_refused_rows_are_named(digits: FittedModel, tmp_path: Path) -> None:
     assert tmp_path.exists()
     rows = Rows({"pixels": np.zeros((10, 63), np.float32)})
     with pytest.raises(BundleError, match="rows 0 to 3: the model refuses"):
-        run_base(model_of(digits), rows, 4, Silent())
+        list(run_base(model_of(digits), rows, 4, Silent()))

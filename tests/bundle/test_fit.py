@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from onnx import helper
 
 from service.bundle.fit import FitSettings, fit
+from service.bundle.neighbours import nearest
 from service.bundle.progress import Silent
 from service.bundle.store import Bundle, ModelStore
+from service.bundle.tuning import Grid, Outputs, Setting
 from service.errors import BundleError
 from service.inference.base_model import BaseModel
 from service.inference.residuals import base_prediction
@@ -19,6 +22,8 @@ from service.inference.rows import Rows
 from service.memory.memory import ResidualMemory
 from tests.bundle.models import Array, diabetes, digits, digits_head, ridge
 from tests.bundle.models import save as save_model
+from tests.bundle.reference import score_of
+from tests.bundle.wide import triple_network, triples
 
 X, Y = digits()
 NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
@@ -259,6 +264,8 @@ def test_the_recommended_weight_turns_wrong_answers_right(
         ({"task": "regression"}, "1 numbers per target"),
         ({"target": "z"}, "has no 'z'"),
         ({"max_memories": 1}, "leaves no room"),
+        ({"residuals": "top-11"}, "the model has 10 classes only"),
+        ({"residuals": "int8"}, "no residual codec"),
     ],
 )
 def test_what_cannot_be_fitted_publishes_nothing(
@@ -269,6 +276,81 @@ def test_what_cannot_be_fitted_publishes_nothing(
     assert ModelStore(settings.store).names() == []
     left = list(settings.store.rglob("*")) if settings.store.exists() else []
     assert not any(path.name.startswith(".building") for path in left)
+
+
+def test_wide_outputs_are_stored_as_the_likeliest_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand classes; the bundle answers as one whose residuals are whole."""
+    grid = Grid(ks=(1, 5, 20), sigmas=(0.25, 1.0), temperatures=(1.0,), alphas=(0.0,))
+    monkeypatch.setattr("service.bundle.choice.Grid", lambda: grid)
+    train, test = triples(300, 0), triples(200, 1, unseen=True)
+    for name, (x, y) in (("train", train), ("test", test)):
+        np.savez(tmp_path / f"{name}.npz", image=x, y=y)
+    settings = FitSettings(
+        model=triple_network(tmp_path / "m.onnx"),
+        data=str(tmp_path / "train.npz"),
+        test=str(tmp_path / "test.npz"),
+        store=tmp_path / "store",
+        name="triples",
+        whiten="no",
+        classes=[f"{number:03}" for number in range(1000)],
+    )
+    small, whole = fit(settings, Silent()), fit(replace(settings, residuals="float32"), Silent())
+    manifest = small.manifest
+    assert re.fullmatch(r"top-\d+", manifest.residuals)
+    assert manifest.residuals_reason.startswith("of 1,000 classes")
+    assert whole.manifest.residuals_reason.startswith(
+        f"asked for with --residuals; auto would take {manifest.residuals}: of 1,000"
+    )
+    assert whole.manifest.codecs == manifest.codecs
+    trial = next(trial for trial in manifest.codecs if trial.name == manifest.residuals)
+    size = small.manifest.files["memories/residuals.npy"].bytes
+    assert size == pytest.approx(300 * trial.residual_bytes, abs=200)
+    assert size < whole.manifest.files["memories/residuals.npy"].bytes / 5
+    small.verify()
+    rows = Rows({"image": test[0]})
+    (base, scores, _), (_, exact, _) = served(small, rows), served(whole, rows)
+    assert np.abs(scores - exact).max() < 0.03
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=0.01)
+    wrong, right = (scores.argmax(axis=1) != test[1]), (exact.argmax(axis=1) == test[1])
+    assert (wrong & right).sum() <= 2
+    assert (scores.argmax(axis=1) == test[1]).mean() == manifest.scores[-1].resmem.value
+    assert (base.argmax(axis=1) == test[1]).mean() == manifest.scores[-1].base.value
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "top-5"])
+def test_the_correction_is_the_formulas_within_what_was_measured(
+    settings: FitSettings, name: str
+) -> None:
+    bundle = fit(replace(settings, whiten="no", residuals=name), Silent())
+    manifest = bundle.manifest
+    assert manifest.residuals == name
+    chosen = manifest.parameters
+    setting = Setting(chosen.k, chosen.sigma, chosen.temperature, chosen.alpha)
+    model = BaseModel(bundle.model_path, inputs=manifest.inputs, provider="cpu")
+    known, asked = (model.run(Rows({"image": x})) for x in (X[:900], X[1300:1350]))
+    memories = Outputs(known.logits, Y[:900].astype(np.int32))
+    near = nearest(asked.embeddings, known.embeddings, chosen.k)
+    _, scores, sequences = served(bundle, Rows({"image": X[1300:1350]}))
+    trial = next(trial for trial in manifest.codecs if trial.name == name)
+    # Rows that the trial did not see may differ by a little more.
+    bound = 1e-5 + 2 * trial.largest_change
+    queries = Outputs(asked.logits, Y[1300:1350].astype(np.int32))
+    for row in range(50):
+        if set(-1 - sequences[row]) == set(near.rows[row].tolist()):
+            found = (
+                near.rows[row],
+                near.distances[row] - near.distances[row, 0] * (setting.alpha == 0),
+            )
+            expected = score_of(queries, row, memories, *found, setting)
+            np.testing.assert_allclose(scores[row], expected, atol=bound)
+
+
+def test_nothing_but_the_bundle_stays(settings: FitSettings) -> None:
+    bundle = fit(replace(settings, max_memories=300), Silent())
+    files = {path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*.*")}
+    assert files == {*bundle.manifest.files, "manifest.json"}
 
 
 def test_a_poor_graph_is_warned_of(settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,10 +48,8 @@ def test_no_row_chooses_and_reports_and_none_sees_its_own_memory() -> None:
     held = leave_one_out(rows, kept, random(1))
     assert held.kind == "leave-one-out"
     assert len(held.choose.rows) == len(held.report.rows) == 450
-    together = held.choose.rows.joined(held.report.rows)
-    np.testing.assert_array_equal(
-        np.sort(together.embeddings, axis=0), np.sort(rows.embeddings, axis=0)
-    )
+    together = np.concatenate([held.choose.rows.embeddings, held.report.rows.embeddings])
+    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(rows.embeddings, axis=0))
     for sample in (held.choose, held.report):
         assert sample.own is not None
         seen = sample.own >= 0
@@ -65,6 +63,12 @@ def test_unseen_rows_are_halved() -> None:
     assert held.kind == "unseen"
     assert (len(held.choose.rows), len(held.report.rows)) == (150, 151)
     assert held.choose.own is None
+
+
+def test_the_report_of_unseen_rows_fits_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.bundle.held_out._REPORT_SCORES", 700)
+    held = unseen_halves(represented(301), 900, random())
+    assert (len(held.choose.rows), len(held.report.rows)) == (150, 70)
 
 
 def test_the_sample_shrinks_where_the_work_would_grow() -> None:

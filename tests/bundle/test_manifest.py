@@ -61,3 +61,18 @@ def test_what_contradicts_itself_is_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=complaint):
         changed(digits, **changes)
+
+
+def test_a_manifest_without_codecs_is_read(digits: FittedModel) -> None:
+    """As written before codecs were tried."""
+    content = digits.bundle.manifest.model_dump(mode="json")
+    for name in ("codecs", "residuals_reason", "residuals"):
+        del content[name]
+    manifest = Manifest.model_validate(content)
+    assert (manifest.residuals, manifest.codecs, manifest.residuals_reason) == ("float32", [], "")
+
+
+@pytest.mark.parametrize("name", ["int8", "top-0", "FLOAT32"])
+def test_residuals_are_in_a_codec_that_there_is(digits: FittedModel, name: str) -> None:
+    with pytest.raises(ValidationError, match="no residual codec"):
+        changed(digits, residuals=name)

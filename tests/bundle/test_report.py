@@ -1,5 +1,5 @@
-from service.bundle.manifest import Interval, ScoreTable
-from service.bundle.report import render_choice, render_scores
+from service.bundle.manifest import CodecTrial, Interval, ScoreTable
+from service.bundle.report import render_choice, render_codecs, render_scores
 from tests.conftest import FittedModel
 
 
@@ -34,3 +34,30 @@ def test_the_choice_names_every_parameter(digits: FittedModel, diabetes: FittedM
     for word in ("k ", "sigma ", "T ", "alpha ", "ef ", "recall ", "teaching weight "):
         assert word in text
     assert " T " not in render_choice(diabetes.bundle.manifest)
+
+
+def test_codecs_are_a_table_with_a_reason(digits: FittedModel, diabetes: FittedModel) -> None:
+    manifest = digits.bundle.manifest
+    lines = render_codecs(manifest).splitlines()
+    assert lines[0].split("  ")[0] == "residuals as"
+    assert "accuracy, %" in lines[0]
+    assert "dropped" not in lines[0]
+    assert lines[1].split()[:4] == ["float32", "<-", "40", f"{manifest.codecs[0].memory_bytes:.0f}"]
+    assert lines[2].split()[:2] == ["float16", "20"]
+    assert lines[3].startswith("450 reporting rows; float32: residuals are ")
+    assert len({len(line) for line in lines[:3]}) == 1
+    assert "RMSE" in render_codecs(diabetes.bundle.manifest).splitlines()[0]
+
+
+def test_codecs_that_drop_classes_say_how_much(digits: FittedModel) -> None:
+    manifest = digits.bundle.manifest
+    top = manifest.codecs[1].model_dump() | {
+        "name": "top-2",
+        "dropped_mean": 0.0123,
+        "dropped_p99": 0.2,
+    }
+    trials = [*manifest.codecs, CodecTrial.model_validate(top)]
+    lines = render_codecs(manifest.model_copy(update={"codecs": trials})).splitlines()
+    assert "dropped, %" in lines[0]
+    assert lines[3].split()[-2:] == ["1.23", "20.00"]
+    assert len({len(line) for line in lines[:4]}) == 1

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 from service.bundle.dataset import LabelledRows
 from service.bundle.onnx_graph import read_graph
 from service.bundle.progress import Silent
+from service.bundle.scratch import Scratch
 from service.bundle.stage_one import Represented, StageOne
 from service.bundle.tuning import Outputs
 from service.errors import BundleError
@@ -52,7 +53,7 @@ def test_logits_and_embeddings_come_in_batches_as_they_are(tmp_path: Path) -> No
         False,
         False,
     )
-    seen = stage.represent(labelled(), Silent())
+    seen = stage.represent(labelled(), Scratch(tmp_path), Silent())
     np.testing.assert_allclose(seen.outputs.logits, LOGITS, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(seen.embeddings, HIDDEN, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(seen.outputs.targets, Y)
@@ -68,7 +69,7 @@ def test_scores_that_are_distributions_are_taken_for_probabilities(tmp_path: Pat
     path = save(tmp_path / "m.onnx", nodes, {"image": ["n", 64]}, ["q"], WEIGHTS)
     stage = settle(path, embedding="hidden")
     assert stage.probabilities
-    logits = stage.represent(labelled(), Silent()).outputs.logits
+    logits = stage.represent(labelled(), Scratch(tmp_path), Silent()).outputs.logits
     base = base_prediction(logits, "classification", 1.0)
     expected = base_prediction(LOGITS, "classification", 1.0)
     np.testing.assert_allclose(base, expected, atol=1e-5)
@@ -116,7 +117,7 @@ def test_trees_that_give_only_probabilities(tmp_path: Path) -> None:
     stage = settle(path, labelled(names), embedding="input")
     assert stage.labels is not None
     assert stage.labels.names == ("nought", "other")
-    seen = stage.represent(labelled(names), Silent())
+    seen = stage.represent(labelled(names), Scratch(tmp_path), Silent())
     base = base_prediction(seen.outputs.logits, "classification", 1.0)
     np.testing.assert_allclose(base[:, 0], np.where(X[:, 36] <= 0.1, 0.8, 0.1), atol=1e-6)
     np.testing.assert_array_equal(seen.outputs.targets, Y != 0)
@@ -136,7 +137,7 @@ def test_one_score_of_two_classes(tmp_path: Path, last: str | None) -> None:
     rows = labelled((Y == 0).astype(np.int64))
     stage = settle(one_score(tmp_path / "m.onnx", last), rows)
     assert (stage.width, stage.binary) == (2, True)
-    seen = stage.represent(rows, Silent())
+    seen = stage.represent(rows, Scratch(tmp_path), Silent())
     base = base_prediction(seen.outputs.logits, "classification", 1.0)
     np.testing.assert_allclose(base[:, 1], 1 / (1 + np.exp(-LOGITS[:, 0])), atol=1e-5)
 
@@ -145,7 +146,7 @@ def test_a_regression_that_ends_in_a_sigmoid_answers_after_it(tmp_path: Path) ->
     rows = labelled((Y / 10).astype(np.float32))
     stage = settle(one_score(tmp_path / "m.onnx", "Sigmoid"), rows, task="regression")
     assert (stage.width, stage.labels) == (1, None)
-    seen = stage.represent(rows, Silent())
+    seen = stage.represent(rows, Scratch(tmp_path), Silent())
     expected = 1 / (1 + np.exp(-LOGITS[:, :1]))
     np.testing.assert_allclose(seen.outputs.logits, expected, atol=1e-5)
     assert seen.outputs.targets.shape == (300, 1)
@@ -178,7 +179,7 @@ def test_nan_from_the_base_names_its_row(tmp_path: Path) -> None:
     stage = settle(path, embedding="hidden")
     first = int((LOGITS <= 0).any(axis=1).argmax())
     with pytest.raises(BundleError, match=rf"answers row {first} with NaN or infinity \(logits\)"):
-        stage.represent(labelled(), Silent())
+        stage.represent(labelled(), Scratch(tmp_path), Silent())
 
 
 def test_labels_and_outputs_must_fit(tmp_path: Path) -> None:
@@ -191,9 +192,11 @@ def test_labels_and_outputs_must_fit(tmp_path: Path) -> None:
         settle(path, task="regression").targets(labelled(Y / 7))
 
 
-def test_rows_are_joined_in_order() -> None:
-    one = Represented(Outputs(LOGITS[:2], Y[:2]), HIDDEN[:2])
-    two = one.joined(Represented(Outputs(LOGITS[2:5], Y[2:5]), HIDDEN[2:5]))
-    assert len(two) == 5
-    np.testing.assert_array_equal(two.outputs.targets, Y[:5])
-    np.testing.assert_array_equal(two.part(np.array([4])).embeddings, HIDDEN[4:5])
+def test_rows_are_kept_in_the_order_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.bundle.batches.CELLS", 20)
+    rows = np.array([7, 2, 2, 299, 0])
+    kept = Represented(Outputs(LOGITS, Y), HIDDEN).kept(rows, Scratch(tmp_path))
+    assert len(kept) == 5
+    np.testing.assert_array_equal(kept.outputs.logits, LOGITS[rows])
+    np.testing.assert_array_equal(kept.outputs.targets, Y[rows])
+    np.testing.assert_array_equal(kept.part(np.array([4])).embeddings, HIDDEN[:1])

@@ -51,7 +51,7 @@ def test_every_setting_of_a_regression_scores_as_the_formula_says() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, near, memories = digits_rows()
     whole = score_grid(queries, near, memories, "classification", GRID)
-    monkeypatch.setattr("service.bundle.tuning._CELLS", 1400)
+    monkeypatch.setattr("service.bundle.batches.CELLS", 1400)
     parts = score_grid(queries, near, memories, "classification", GRID)
     assert parts.errors == whole.errors
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-5)

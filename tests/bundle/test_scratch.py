@@ -1,0 +1,47 @@
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.bundle.scratch import Scratch
+from tests.bundle.models import digits
+
+X, Y = digits()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.uint8])
+def test_parts_become_one_table_in_a_file(tmp_path: Path, kind: type[np.generic]) -> None:
+    table = (X * 100).astype(kind)
+    kept = Scratch(tmp_path).keep(table[rows : rows + 300] for rows in range(0, len(X), 300))
+    np.testing.assert_array_equal(kept, table)
+    assert type(kept) is np.ndarray
+    assert kept.dtype == kind
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [table.nbytes]
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0] = 0
+
+
+def test_tables_do_not_meet(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path)
+    one, two = scratch.keep([X[:5]]), scratch.keep([np.asfortranarray(X[5:9])])
+    np.testing.assert_array_equal(one, X[:5])
+    np.testing.assert_array_equal(two, X[5:9])
+    with pytest.raises(ValueError, match="needs rows"):
+        scratch.keep([])
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 64 KiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_refusing_disk_is_an_error_and_no_end_of_the_process(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File too large"):
+        Scratch(tmp_path).keep([X, X])
