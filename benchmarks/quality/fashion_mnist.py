@@ -2,8 +2,8 @@
 
 `python -m benchmarks.quality.fashion_mnist` trains a small CNN on the 60,000 training images, makes
 each of them a memory, sends the 10,000 test images to the real server and prints base and ResMem
-accuracy. Nothing is chosen on a test image: the base has one fixed setting and `resmem fit` sees
-only training images. A few minutes on two CPU cores.
+accuracy. `resmem fit` sees only training images, so nothing about the memory is chosen on a test
+image; the recipe of the base is fixed, see `benchmarks.fashion_cnn`. Some minutes on two CPU cores.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Confidence intervals at 95 %: of an accuracy, of an error, and of the difference of two."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -44,22 +44,44 @@ def paired_accuracy(base: NDArray[np.bool_], other: NDArray[np.bool_]) -> Interv
     return Interval(difference, difference - _Z * error, difference + _Z * error)
 
 
-def rmse(errors: NDArray[np.float64]) -> Interval:
-    """Root mean square of `errors` [n], with a percentile bootstrap over the rows."""
-    squares = np.square(errors)
-    return _bootstrap(len(errors), lambda rows: float(np.sqrt(squares[rows].mean())))
+def rmse(errors: NDArray[np.float64], groups: NDArray[np.int64] | None = None) -> Interval:
+    """Root mean square of `errors` [n], with a percentile bootstrap over the rows.
+
+    `groups` [n] numbers what is drawn together, say the day of each row: rows of one day share its
+    weather, and drawn one by one they would promise too much.
+    """
+    return _bootstrap(lambda total, count: _root(total[0], count), [errors], groups)
 
 
-def paired_rmse(base: NDArray[np.float64], other: NDArray[np.float64]) -> Interval:
+def paired_rmse(
+    base: NDArray[np.float64],
+    other: NDArray[np.float64],
+    groups: NDArray[np.int64] | None = None,
+) -> Interval:
     """RMSE of `other` minus that of `base`, errors [n] over the same rows, resampled in pairs."""
-    one, two = np.square(base), np.square(other)
     return _bootstrap(
-        len(base), lambda rows: float(np.sqrt(two[rows].mean()) - np.sqrt(one[rows].mean()))
+        lambda total, count: _root(total[1], count) - _root(total[0], count), [base, other], groups
     )
 
 
-def _bootstrap(n: int, statistic: Callable[[NDArray[np.int64]], float]) -> Interval:
+def _root(total: float, count: float) -> float:
+    return sqrt(total / count)
+
+
+def _bootstrap(
+    statistic: Callable[[NDArray[np.float64], float], float],
+    errors: Sequence[NDArray[np.float64]],
+    groups: NDArray[np.int64] | None,
+) -> Interval:
+    """`statistic` of the summed squares and the number of rows, over resampled groups."""
+    rows = len(errors[0])
+    numbers = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    counts = np.bincount(numbers).astype(np.float64)
+    sums = np.stack([np.bincount(numbers, np.square(one)) for one in errors])
     random = np.random.default_rng(0)
-    values = [statistic(random.integers(n, size=n)) for _ in range(_RESAMPLES)]
+    values = []
+    for _ in range(_RESAMPLES):
+        drawn = random.integers(len(counts), size=len(counts))
+        values.append(statistic(sums[:, drawn].sum(axis=1), float(counts[drawn].sum())))
     low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(statistic(np.arange(n)), float(low), float(high))
+    return Interval(statistic(sums.sum(axis=1), rows), float(low), float(high))

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,8 +38,15 @@ class Answers:
 class Server:
     """`resmem serve` on one bundle and one state folder; a context manager that stops it."""
 
-    def __init__(self, store: Path, model: str, state: Path, log: Path) -> None:
-        self._settings = {
+    def __init__(
+        self,
+        store: Path,
+        model: str,
+        state: Path,
+        log: Path,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self._settings = dict(settings or {}) | {
             "RESMEM_STORE": str(store),
             "RESMEM_MODEL": model,
             "RESMEM_STATE_DIR": str(state),
@@ -90,6 +97,13 @@ class Server:
         self._process.kill()
         raise RuntimeError(f"the server did not start:\n{self._log.read_text()}")
 
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        port = self._client.base_url.port
+        assert port is not None, "the server was not started"
+        return port
+
     def kill(self) -> None:
         """Kill the process as a power cut would: SIGKILL, no time to say goodbye."""
         assert self._process is not None
@@ -111,7 +125,7 @@ class Server:
             predictions += reply["predictions"]
         nearest = [row["neighbours"][0]["id"] for row in predictions]
         if card["task"] == "regression":
-            base = np.array([row["base"]["value"] for row in predictions], np.float64)
+            base = np.array([row["base"] for row in predictions], np.float64)
             resmem = np.array([row["value"] for row in predictions], np.float64)
             knn = np.array([_mean(row["neighbours"]) for row in predictions])
             return Answers(base.ravel(), knn, resmem.ravel(), nearest)
@@ -122,6 +136,14 @@ class Server:
             np.array([index[row["label"]] for row in predictions]),
             nearest,
         )
+
+    def values(self, inputs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Base and ResMem values [n] of a regression, in one request without neighbours."""
+        body = {"inputs": inputs.tolist(), "fields": ["value", "base"]}
+        predictions = self._checked(self._client.post("/predict", json=body))["predictions"]
+        base = np.array([row["base"] for row in predictions], np.float64)
+        resmem = np.array([row["value"] for row in predictions], np.float64)
+        return base.ravel(), resmem.ravel()
 
     def memorize(
         self, inputs: NDArray[Any], targets: Sequence[Any], ids: Sequence[str], weight: float

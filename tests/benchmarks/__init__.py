@@ -1,0 +1,1 @@
+"""Tests of what the benchmarks compute; the benchmarks themselves are run by hand."""

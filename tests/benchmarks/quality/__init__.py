@@ -1,0 +1,1 @@
+"""Tests of the statistics that the quality benchmarks report."""
