@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         100, ge=0, description="Most neighbours that a request may ask for, for each row."
     )
     growing_bytes: int = Field(
-        8 * 2**20,
+        2 * 2**20,
         ge=2**16,
         description="Size at which the growing segment is sealed; "
         "exact search slows down once it outgrows the CPU's cache.",

@@ -17,12 +17,15 @@ from service.inference.observer import InferenceObserver, Unobserved
 from service.inference.online_scores import online_scores
 from service.inference.predictions import Predictions
 from service.inference.residuals import Task, base_prediction, residuals
-from service.inference.rows import Rows
+from service.inference.rows import Lesson, Rows
 from service.memory.journal import Appended, Memories
 from service.memory.memory import ResidualMemory
-from service.memory.soft_knn import SoftKnn
+from service.memory.soft_knn import Correction, SoftKnn
 
 __all__ = ["Predictor"]
+
+_VALIDATED_ROWS: Final = 16
+"""Rows of one request that are scored before they are learned; of more, this many."""
 
 _NONE: Final = np.empty(0, dtype=np.intp)
 
@@ -93,14 +96,22 @@ class Predictor:
 
         `targets` are class indices int32 `[n]`, or float32 `[n, L]` for regression; `weights` `[n]`
         is their importance. All rows are kept or none. The observer gets the losses of what is new;
-        a request that changes nothing, say a client's second try, counts for nothing.
+        a request that changes nothing, say a client's second try, counts for nothing. Of a request
+        with more than 16 rows a sample of 16 at most is scored: to search for each of them would
+        cost three times what it takes to learn them.
 
         Raises:
             InvalidInput: as `predict`, or naming `targets`, see `residuals`.
             JournalUnavailable: nothing was kept.
             QueueFull, TooManyRows, NotReady: see `Batcher.submit`.
         """
-        predictions = await self.predict(rows)
+        step = -(-len(rows) // _VALIDATED_ROWS)
+        if step == 1:
+            predictions = validated = await self.predict(rows)
+        else:
+            # This one first: an error names the row of the request, not of the sample.
+            predictions = await self.predict(Lesson(rows.arrays))
+            validated = await self.predict(rows.every(step))
         memories = Memories(
             ids=ids,
             inputs=rows.encode(),
@@ -113,12 +124,12 @@ class Predictor:
         # Shielded: a caller that gives up must not cancel a write that others' writes go with.
         appended = await asyncio.shield(asyncio.wrap_future(self.memory.append(memories)))
         if appended.created or appended.replaced:
-            self._observer.on_learned(online_scores(predictions, targets, self._task))
+            self._observer.on_learned(online_scores(validated, targets[::step], self._task))
         return appended
 
     def _run(self, parts: Sequence[Part[Rows, Predictions]]) -> list[Predictions | Exception]:
         """One batch, in the batch thread: rows -> z, phi -> correction -> predictions."""
-        rows = Rows.concatenate([part.rows for part in parts])
+        rows = type(parts[0].rows).concatenate([part.rows for part in parts])
         predictions, bad = self._answer(rows)
         stops = list(accumulate(len(part.rows) for part in parts))
         return [
@@ -135,12 +146,15 @@ class Predictor:
         if bad.size:  # the others of the batch must not meet a NaN
             logits, embeddings = logits.copy(), embeddings.copy()
             logits[bad], embeddings[bad] = 0.0, 0.0
+        base = base_prediction(logits, self._task, self._temperature)
+        if isinstance(rows, Lesson):
+            self._observer.on_stage("base", perf_counter() - began)
+            return _uncorrected(base, embeddings), bad
         ran = perf_counter()
         # Read before the search, which may see newer memories but never older ones.
         size, revision = self.memory.size, self.memory.revision
         correction = self.memory.correct(embeddings, self._rule)
         searched = perf_counter()
-        base = base_prediction(logits, self._task, self._temperature)
         scores = base + correction.residuals
         combined = perf_counter()
         observer = self._observer
@@ -161,6 +175,15 @@ def _not_finite(*outputs: NDArray[np.float32]) -> NDArray[np.intp]:
         return _NONE
     good = np.logical_and.reduce([np.isfinite(output).all(axis=1) for output in outputs])
     return np.flatnonzero(~good)
+
+
+def _uncorrected(base: NDArray[np.float32], embeddings: NDArray[np.float32]) -> Predictions:
+    """What the base says of rows that no memory was asked about."""
+    none = (len(base), 0)
+    correction = Correction(
+        np.zeros_like(base), np.zeros(none, np.int64), np.zeros(none), np.zeros(none)
+    )
+    return Predictions(base, base, embeddings, correction, 0, 0)
 
 
 def _own(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.errors import CorruptFile, InvalidInput
 from service.inference.tensor_spec import TensorSpec
 
-__all__ = ["Rows", "Signature"]
+__all__ = ["Lesson", "Rows", "Signature"]
 
 Signature = tuple[tuple[int, ...], ...]
 """The shapes of the inputs without the batch axis; rows of different ones never run together."""
@@ -70,6 +70,10 @@ class Rows:
         """Return the rows from `start` up to, not including, `stop`; a view."""
         return type(self)({name: array[start:stop] for name, array in self.arrays.items()})
 
+    def every(self, step: int) -> Self:
+        """Return the first row and each that comes `step` rows after the last; a view."""
+        return type(self)({name: array[::step] for name, array in self.arrays.items()})
+
     @property
     def signature(self) -> Signature:
         """What decides which rows may run in one batch."""
@@ -118,6 +122,17 @@ class Rows:
             arrays[spec.name] = spec.convert(array, _field(spec, specs))
             start = stop
         return cls(arrays)
+
+
+class Lesson(Rows):
+    """Rows of which only the base's answer is wanted: many to be learned at once."""
+
+    __slots__ = ()
+
+    @property
+    def signature(self) -> Signature:
+        """Never that of rows to be corrected: the two do not run in one batch."""
+        return (*super().signature, (-1,))
 
 
 def _field(spec: TensorSpec, specs: Sequence[TensorSpec]) -> str:

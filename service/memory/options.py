@@ -12,7 +12,7 @@ __all__ = ["MemoryOptions"]
 class MemoryOptions:
     """Bounds and build parameters of a memory."""
 
-    growing_bytes: int = 8 << 20
+    growing_bytes: int = 2 << 20
     """Size of a growing segment; exact search is cheap while one fits the processor's cache."""
     max_pending_rows: int = 65_536
     """Rows that wait for the disk before an append is refused with QueueFull."""

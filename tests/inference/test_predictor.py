@@ -212,20 +212,40 @@ def test_each_row_is_scored_before_it_is_learned_and_once(
     watcher = Watcher()
 
     async def scenario(predictor: Predictor) -> None:
-        await learn(predictor, digits, 0, 100)
+        await learn(predictor, digits, 0, 16)
         (first,) = watcher.learned
-        assert first.rows == 100
+        assert first.rows == 16
         assert first.base_loss == first.resmem_loss
         assert first.base_errors == first.resmem_errors > 0
-        await learn(predictor, digits, 0, 100)
+        await learn(predictor, digits, 0, 16)
         assert watcher.learned == [first]
-        await learn(predictor, digits, 100, 400)
-        assert watcher.learned[1].resmem_errors < watcher.learned[1].base_errors
 
     run(base_of(digits), memory, scenario, observer=watcher)
     assert watcher.stages[:3] == ["base", "search", "combine"]
-    assert sum(watcher.batches) == 500
-    assert len(watcher.waits) == 3
+    assert sum(watcher.batches) == 32
+    assert len(watcher.waits) == 2
+
+
+def test_of_many_rows_a_sample_is_scored_before_all_are_learned(
+    digits: Digits, memory: ResidualMemory
+) -> None:
+    watcher = Watcher()
+
+    async def scenario(predictor: Predictor) -> None:
+        await learn(predictor, digits, 0, 100)
+        await learn(predictor, digits, 100, 400)
+        first, second = watcher.learned
+        assert first.rows == 15  # each seventh
+        assert first.base_loss == first.resmem_loss
+        assert second.rows == 16
+        assert second.resmem_loss < second.base_loss
+        # Learned as if each had been predicted: the residuals are those of the base's answer.
+        taught = await predictor.predict(rows_of(digits, 100, 110))
+        assert (taught.correction.distances[:, 0] == 0).all()
+        np.testing.assert_array_equal(taught.scores.argmax(axis=1), digits.labels[100:110])
+
+    run(base_of(digits), memory, scenario, observer=watcher)
+    assert memory.size == 400
 
 
 def test_what_is_kept_can_be_read_back_as_rows(digits: Digits, memory: ResidualMemory) -> None:
