@@ -11,10 +11,15 @@ from service.memory.memory import ResidualMemory
 from service.memory.segment_rows import MemoryShape
 from service.memory.soft_knn import SoftKnn
 
-__all__ = ["ENOUGH", "choose_ef"]
+__all__ = ["ENOUGH", "LOST", "choose_ef"]
 
 ENOUGH: Final = 0.985
 """Recall that is asked for: 0.98, and a margin for the noise of a sample."""
+LOST: Final = 0.0025
+"""Share of queries that may miss more than half of their neighbours: the mean hides them, since a
+narrow search either finds nearly all or ends in another region and finds none."""
+_FEW: Final = 5
+"""Of fewer neighbours, missing half of them is no other matter than recall."""
 _BREADTHS: Final = (32, 48, 64, 100, 128, 200, 400)
 _TIE: Final = 1e-5
 
@@ -32,8 +37,8 @@ def choose_ef(
 
     `memories` `[n, d]` are the rows of the built segment, `queries` `[q, d]` what to ask it; `own`
     of them are memories themselves, which is too easy: one neighbour more is sought, and the
-    query's own memory not counted. Returns the smallest breadth that reaches `ENOUGH`, never below
-    k, and its recall; where none does, the largest.
+    query's own memory not counted. Returns the smallest breadth that reaches `ENOUGH` and loses no
+    more queries than `LOST`, never below k, and its recall; where none does, the largest.
     """
     k = min(rule.k + (own > 0), len(memories))
     farthest = nearest(queries, memories, k).distances[:, -1]
@@ -41,19 +46,22 @@ def choose_ef(
     try:
         for ef in sorted({max(breadth, rule.k) for breadth in _BREADTHS}):
             found = memory.correct(queries, SoftKnn(k, rule.sigma, rule.alpha, ef)).distances
-            recall = 1.0 - _missed(found, farthest) / max(1, len(queries) * k - own)
-            if recall >= ENOUGH:
+            missed = _missed(found, farthest)
+            recall = 1.0 - missed.sum() / max(1, len(queries) * k - own)
+            lost = (missed > k / 2).mean() if k >= _FEW else 0.0
+            if recall >= ENOUGH and lost <= LOST:
                 break
     finally:
         memory.close()
-    return ef, recall
+    return ef, float(recall)
 
 
-def _missed(found: NDArray[np.float64], farthest: NDArray[np.float64]) -> int:
-    """How many of the true neighbours, within `farthest` `[q]`, are not among those `found`.
+def _missed(found: NDArray[np.float64], farthest: NDArray[np.float64]) -> NDArray[np.intp]:
+    """How many `[q]` true neighbours, within `farthest` `[q]`, are not among those `found`.
 
     Counted by distance, so that of several memories at one place any will do.
     """
     # The kernel sums in float32: a neighbour exactly at the edge may seem a little beyond it.
     limit = farthest[:, None] * (1 + _TIE) + _TIE
-    return int((found > limit).sum())
+    missed: NDArray[np.intp] = (found > limit).sum(axis=1)
+    return missed

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.bundle.breadth import choose_ef
+from service.bundle.breadth import LOST, choose_ef
 from service.memory.build import build_segment
 from service.memory.graph_settings import GraphSettings
+from service.memory.memory import ResidualMemory
 from service.memory.segment_rows import MemoryShape, SegmentRows
 from service.memory.soft_knn import SoftKnn
 from tests.bundle.models import Array, digits
@@ -46,6 +47,28 @@ def test_a_poor_graph_needs_more(tmp_path: Path) -> None:
     ef, recall = choose(path, noise[:3800], noise[3800:], 10)
     assert ef > 128
     assert 0 < recall <= 1
+
+
+def test_a_search_that_loses_some_queries_whole_is_not_enough(tmp_path: Path) -> None:
+    """Many clusters and few links: most queries are answered in full, some not at all."""
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(400, 24)) * 30
+    rows = (centres.repeat(10, axis=0) + rng.normal(size=(4000, 24))).astype(np.float32)
+    path = segment(tmp_path / "s", rows, GraphSettings(m=4, ef_construction=16, threads=1))
+    queries = (centres + rng.normal(size=centres.shape)).astype(np.float32)
+    shape = MemoryShape(24, 1, "classification")
+    memory = ResidualMemory.open(None, fitted=path, shape=shape)
+    ef, _ = choose(path, rows, queries, 8)
+    exact = np.sqrt(((queries[:, None] - rows[None]) ** 2).sum(axis=2))
+    farthest = np.sort(exact, axis=1)[:, 7]
+
+    def lost(breadth: int) -> float:
+        found = memory.correct(queries, SoftKnn(8, 1.0, ef=breadth)).distances
+        return float(((found > farthest[:, None] * 1.00001).sum(axis=1) > 4).mean())
+
+    assert lost(32) > LOST
+    assert lost(ef) <= LOST or ef == 400
+    memory.close()
 
 
 def test_copies_count_as_found_whichever_is_named(tmp_path: Path) -> None:
