@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from service.app import ResmemApp, create_app
+from service.durable import sha256_of
 from service.errors import BundleError, CorruptFile
 from service.memory.memory import ResidualMemory
 from service.settings import Settings, load
@@ -62,6 +63,11 @@ def test_a_model_that_does_not_load(
     store = Path(shutil.copytree(digits.store, tmp_path / "store"))
     model = store / "digits/1/base.onnx"
     model.write_bytes(b"\0" * model.stat().st_size)
+    # Published like this, not damaged since.
+    manifest = store / "digits/1/manifest.json"
+    published = digits.bundle.manifest.files["base.onnx"].sha256
+    manifest.write_text(manifest.read_text().replace(published, sha256_of(model)))
+    manifest.with_name("manifest.json.sha256").unlink()
     app = ResmemApp(load(store=store, state_dir=tmp_path / "state"))
     with caplog.at_level(logging.ERROR):
         answer = asyncio.run(until_over(app))

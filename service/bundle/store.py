@@ -1,6 +1,7 @@
 """The model store: finds a version by name, publishes a new one whole or not at all.
 
 <root>/<name>/<version>/{manifest.json, base.onnx, memories/}      immutable
+<root>/<name>/<version>/manifest.json.sha256                       as `sha256sum -c` reads it
 <root>/<name>/current                                              text: the version to serve
 <root>/<name>/.building-*                                          a fit at work, or a dead one
 """
@@ -24,6 +25,8 @@ from service.errors import BundleError, CorruptFile
 __all__ = ["Bundle", "Draft", "ModelStore"]
 
 _MANIFEST: Final = "manifest.json"
+_CHECKSUM: Final = "manifest.json.sha256"
+_MODEL: Final = "base.onnx"
 _CURRENT: Final = "current"
 _DRAFT: Final = ".building-"
 
@@ -41,9 +44,10 @@ class Bundle:
 
         Raises:
             BundleError: the folder or its manifest is not there, or of a newer format.
-            CorruptFile: the manifest cannot be read as one.
+            CorruptFile: the manifest cannot be read as one, or differs from its checksum.
         """
         file = path / _MANIFEST
+        _check_manifest(path)
         try:
             manifest = Manifest.model_validate_json(file.read_bytes())
         except FileNotFoundError:
@@ -67,7 +71,7 @@ class Bundle:
     @property
     def model_path(self) -> Path:
         """The served graph."""
-        return self.path / "base.onnx"
+        return self.path / _MODEL
 
     @property
     def memories_path(self) -> Path:
@@ -75,10 +79,12 @@ class Bundle:
         return self.path / "memories"
 
     def check(self) -> None:
-        """Look at each file's size, which takes no time; what a server does at start.
+        """Look at each file's size, and read the model whole; what a server does at start.
+
+        The memories are compared with their checksums when the server reads them through.
 
         Raises:
-            CorruptFile: a file is missing or has another size; the message names it.
+            CorruptFile: a file is missing or not what was published; the message names it.
         """
         for name, entry in self.manifest.files.items():
             file = self.path / name
@@ -90,6 +96,7 @@ class Bundle:
                 ) from error
             if size != entry.bytes:
                 raise CorruptFile(f"{file} has {size} bytes, the manifest says {entry.bytes}")
+        self._compare(_MODEL)
 
     def verify(self) -> None:
         """Read every file and compare its SHA-256.
@@ -98,9 +105,13 @@ class Bundle:
             CorruptFile: a file is missing or not what was published; the message names it.
         """
         self.check()
-        for name, entry in self.manifest.files.items():
-            if sha256_of(self.path / name) != entry.sha256:
-                raise CorruptFile(f"{self.path / name} has another SHA-256 than the manifest says")
+        for name in self.manifest.files:
+            self._compare(name)
+
+    def _compare(self, name: str) -> None:
+        entry = self.manifest.files.get(name)
+        if entry is not None and sha256_of(self.path / name) != entry.sha256:
+            raise CorruptFile(f"{self.path / name} has another SHA-256 than the manifest says")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +129,7 @@ class Draft:
                 sha256=sha256_of(file), bytes=file.stat().st_size
             )
             for file in found
-            if file.name != _MANIFEST
+            if file.name not in (_MANIFEST, _CHECKSUM)
         }
 
     def publish(self, manifest: Manifest) -> Bundle:
@@ -131,6 +142,8 @@ class Draft:
             version = str(max((0, *_versions(self.path.parent))) + 1)
             numbered = manifest.model_copy(update={"name": self.name, "version": version})
             (self.path / _MANIFEST).write_text(numbered.model_dump_json(indent=2) + "\n")
+            checksum = sha256_of(self.path / _MANIFEST)
+            (self.path / _CHECKSUM).write_text(f"{checksum}  {_MANIFEST}\n")
             final = self.path.with_name(version)
             try:
                 publish_folder(self.path, final)
@@ -244,6 +257,21 @@ class ModelStore:
                 f"--data train.npz --store {self.root} --name NAME`"
             )
         return f"choose one with --model or RESMEM_MODEL: {', '.join(names)}"
+
+
+def _check_manifest(path: Path) -> None:
+    """Compares a manifest with the checksum beside it; bundles of before have none.
+
+    Raises:
+        CorruptFile: they differ.
+    """
+    try:
+        said = (path / _CHECKSUM).read_bytes().split()
+        found = sha256_of(path / _MANIFEST)
+    except FileNotFoundError:
+        return
+    if said[:1] != [found.encode()]:
+        raise CorruptFile(f"{path / _MANIFEST} differs from its checksum in {_CHECKSUM}")
 
 
 def _versions(folder: Path) -> list[int]:

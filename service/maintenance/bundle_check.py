@@ -45,7 +45,7 @@ def check_bundle(bundle: Bundle, advance: Callable[[int], None]) -> Iterator[Fin
         yield Finding("fault", "fitted memories", error.message, advice)
     else:
         yield Finding("ok", "fitted memories", f"{rows:,} memories, each finite and in its place")
-    known = {_MANIFEST, *bundle.manifest.files}
+    known = {_MANIFEST, f"{_MANIFEST}.sha256", *bundle.manifest.files}
     for path in sorted(bundle.path.rglob("*")):
         if path.is_file() and path.relative_to(bundle.path).as_posix() not in known:
             yield Finding("note", subject, f"{path} is no part of it")

@@ -4,7 +4,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -18,6 +18,15 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
 
+_PRAGMAS: Final = (
+    # Set before the first table is made: free pages can then be given back bit by bit.
+    "auto_vacuum = INCREMENTAL",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    # What is deleted is overwritten at once.
+    "secure_delete = ON",
+)
+
 Prepare = Callable[[sqlite3.Connection], None]
 
 
@@ -30,6 +39,9 @@ class Database:
         prepare: called with the writing connection, to make or check the tables.
         patient: go on where the file cannot be written now, with what can be read of it, or with
             empty tables; every write tries to open it again, and so does `reopen`.
+
+    Attributes:
+        openings: rises when the connections are replaced.
 
     Raises:
         JournalUnavailable: the file cannot be opened or made, and the caller is not patient.
@@ -49,16 +61,18 @@ class Database:
         self._prepare = prepare
         self._patient = patient
         self._locks = {name: Lock() for name in ("write", "read", "follow")}
+        self.openings = 1
         self._writable = True
         self._tried = time.monotonic()
+        self._connections: dict[str, sqlite3.Connection] = {}
         try:
-            self._connections = self._open(busy_ms)
+            self._open(busy_ms)
         except JournalUnavailable as error:
             if not patient:
                 raise
             logger.error("nothing can be memorized: %s", error)
             self._writable = False
-            self._connections = self._open_to_read()
+            self._open_to_read()
 
     def reopen(self) -> bool:
         """Tries again, once a second at most, where the file could not be written.
@@ -107,43 +121,53 @@ class Database:
 
     def close(self) -> None:
         """Closes all; the last process to close folds the write-ahead log into the file."""
-        for name, lock in self._locks.items():
-            with lock:
-                self._connections[name].close()
+        with ExitStack() as stack:
+            for lock in self._locks.values():
+                stack.enter_context(lock)
+            self._close()
 
-    def _open(self, busy_ms: int) -> dict[str, sqlite3.Connection]:
-        if self._patient:  # its folder may have been impossible to make until now
-            try:
-                durable.make_folder(self.path.parent)
-            except OSError as error:
-                raise JournalUnavailable(f"{self.path.parent}: {error.strerror}") from error
-        with ExitStack() as stack, translated(self.path):
-            connections = {}
+    def _open(self, busy_ms: int) -> None:
+        with translated(self.path):
+            self._try_to_write(busy_ms)
             for name in self._locks:
-                connections[name] = _connect(self.path, busy_ms)
-                stack.callback(connections[name].close)
-            # SQLite opens a write-protected file all the same, and says so only now.
-            connections["write"].execute("BEGIN IMMEDIATE")
-            connections["write"].execute("ROLLBACK")
-            self._prepare(connections["write"])
-            stack.pop_all()
-            return connections
+                self._connections[name] = _connect(self.path, self._busy_ms)
+
+    def _try_to_write(self, busy_ms: int) -> None:
+        try:
+            if self._patient:  # its folder may have been impossible to make until now
+                durable.make_folder(self.path.parent)
+        except OSError as error:
+            raise JournalUnavailable(f"{self.path.parent}: {error.strerror}") from error
+        with closing(_connect(self.path, busy_ms, cached_statements=0)) as connection:
+            # SQLite opens a write-protected file all the same, and says so at the first write.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("PRAGMA user_version = 0")
+            connection.execute("ROLLBACK")
+            self._prepare(connection)
 
     def _open_again(self, busy_ms: int) -> None:
         """Under all locks."""
+        self.openings += 1
         self._tried = time.monotonic()
-        connections = self._open(busy_ms)
-        for connection in connections.values():
-            connection.execute(f"PRAGMA busy_timeout = {self._busy_ms}")
-        for connection in self._connections.values():
-            connection.close()
-        self._connections = connections
+        self._close()
+        try:
+            self._open(busy_ms)
+        except JournalUnavailable:
+            self._close()
+            self._open_to_read()
+            raise
         self._writable = True
         logger.warning("%s can be written again", self.path)
 
-    def _open_to_read(self) -> dict[str, sqlite3.Connection]:
+    def _open_to_read(self) -> None:
         with translated(self.path):
-            return {name: self._reader() for name in self._locks}
+            for name in self._locks:
+                self._connections[name] = self._reader()
+
+    def _close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+        self._connections = {}
 
     def _reader(self) -> sqlite3.Connection:
         if self.path.exists():
@@ -155,6 +179,7 @@ class Database:
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
+                cached_statements=0,  # see `_connect`
             )
             if reader.execute("SELECT 1 FROM sqlite_master").fetchone():
                 self._prepare(reader)
@@ -200,14 +225,20 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
-def _connect(path: Path, busy_ms: int) -> sqlite3.Connection:
+def _connect(path: Path, busy_ms: int, *, cached_statements: int = 128) -> sqlite3.Connection:
+    # A closed one keeps its files open while its statements are cached, and all connections of a
+    # process share one mapping of the log's index: one that could not write it spoils the next.
     connection = sqlite3.connect(
-        path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False
+        path,
+        timeout=busy_ms / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=cached_statements,
     )
-    # Set before the first table is made: free pages can then be given back bit by bit.
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    # What is deleted is overwritten at once.
-    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection

@@ -69,7 +69,7 @@ class SqliteJournal:
     ) -> None:
         self._shape = shape
         self._fitted_rows = fitted_rows
-        self._version: int | None = None
+        self._version: tuple[int, int] | None = None
         self._path = path
         self._database = Database(path, busy_ms=busy_ms, prepare=self._prepare, patient=patient)
 
@@ -142,7 +142,7 @@ class SqliteJournal:
         if self._database.reopen():
             return True
         with self._database.following() as connection:
-            return _data_version(connection) != self._version
+            return self._data_version(connection) != self._version
 
     @contextmanager
     def changes(self, since: Position | None) -> Iterator[Changes]:
@@ -151,7 +151,7 @@ class SqliteJournal:
         Without a position `tombstones` is empty: `tombstones(first, last)` has those of a segment.
         """
         with self._database.following() as connection:
-            version = _data_version(connection)
+            version = self._data_version(connection)
             connection.execute("BEGIN")
             try:
                 catalogue = read_catalogue(connection)
@@ -220,8 +220,6 @@ class SqliteJournal:
         self._database.close()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        # A new connection counts the commits of others from another number.
-        self._version = None
         shape, path = self._shape, self._path
         ours = {
             "format": str(FORMAT),
@@ -241,6 +239,11 @@ class SqliteJournal:
         theirs = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         if theirs != ours:
             raise CorruptFile(f"{path} was made for {theirs}, the model needs {ours}")
+
+    def _data_version(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        # A connection opened later counts from another number.
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        return self._database.openings, version
 
     def _append(self, connection: sqlite3.Connection, memories: Memories) -> Written:
         rows = columns(memories, self._shape)
@@ -285,8 +288,3 @@ def _sequences(connection: sqlite3.Connection, statement: str, *values: int) -> 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-
-
-def _data_version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-    return version

@@ -350,7 +350,7 @@ def test_the_correction_is_the_formulas_within_what_was_measured(
 def test_nothing_but_the_bundle_stays(settings: FitSettings) -> None:
     bundle = fit(replace(settings, max_memories=300), Silent())
     files = {path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*.*")}
-    assert files == {*bundle.manifest.files, "manifest.json"}
+    assert files == {*bundle.manifest.files, "manifest.json", "manifest.json.sha256"}
 
 
 def test_a_poor_graph_is_warned_of(settings: FitSettings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,7 @@ def changed(bundle: Bundle, folder: Path, **values: Any) -> Iterator[Bundle]:
     """A copy whose manifest says something else."""
     copy = folder / "changed" / bundle.manifest.version
     shutil.copytree(bundle.path, copy)
+    (copy / "manifest.json.sha256").unlink()
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**manifest, **values}))
     yield Bundle.open(copy)

@@ -94,6 +94,10 @@ def test_a_manifest_must_be_one(store: ModelStore, digits: FittedModel) -> None:
     bundle = publish(store, digits)
     manifest = bundle.path / "manifest.json"
     good = manifest.read_text()
+    manifest.write_text(good.replace('"sigma"', '"sigma" ', 1))
+    with pytest.raises(CorruptFile, match=r"manifest\.json differs from its checksum"):
+        store.resolve(None)
+    (bundle.path / "manifest.json.sha256").unlink()
     manifest.write_text(good[:100])
     with pytest.raises(CorruptFile, match=r"manifest\.json is no manifest"):
         store.resolve(None)
@@ -109,7 +113,7 @@ def test_a_manifest_must_be_one(store: ModelStore, digits: FittedModel) -> None:
 
 
 @pytest.mark.parametrize("file", ["base.onnx", "memories/graph.hnsw", "memories/segment.json"])
-def test_check_sees_sizes_and_verify_sees_every_bit(
+def test_check_sees_sizes_and_the_model_and_verify_sees_every_bit(
     store: ModelStore, digits: FittedModel, file: str
 ) -> None:
     bundle = publish(store, digits)
@@ -117,7 +121,11 @@ def test_check_sees_sizes_and_verify_sees_every_bit(
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    bundle.check()
+    if file == "base.onnx":
+        with pytest.raises(CorruptFile, match=f"{file} has another SHA-256"):
+            bundle.check()
+    else:
+        bundle.check()
     with pytest.raises(CorruptFile, match=f"{file} has another SHA-256"):
         bundle.verify()
     path.write_bytes(content[:-1])

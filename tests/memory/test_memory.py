@@ -1,3 +1,4 @@
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -19,6 +20,7 @@ from tests.memory.examples import (
     fitted_folder,
     memories,
 )
+from tests.memory.test_sealing import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +165,26 @@ def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalUnavailable, match="file"):
         ResidualMemory.open(tmp_path / "file" / "state", fitted=None, shape=SHAPE)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM tombstones",
+        "UPDATE tombstones SET sequence = sequence + 1",
+        "DELETE FROM memories WHERE sequence = 30",
+        "UPDATE horizon SET sequence = 3",
+    ],
+)
+def test_a_journal_that_its_segments_contradict_is_refused(tmp_path: Path, damage: str) -> None:
+    """One of them lies, and a forgotten memory might vote again."""
+    memory = ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE, options=SMALL)
+    memory.append(memories(range(100), ids=[str(row) for row in range(100)])).result(10)
+    wait_until(lambda: memory.statistics().sealed_rows > 0)
+    assert memory.forget("50")
+    memory.close()
+    with sqlite3.connect(StateFolders(tmp_path).journal) as connection:
+        connection.execute(damage)
+    connection.close()
+    with pytest.raises(CorruptFile, match=r"journal\.sqlite3 and the segments beside it disagree"):
+        ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE)

@@ -61,3 +61,12 @@ def test_a_segment_that_is_dead_in_large_part_is_built_anew() -> None:
     carried = next_segment(Backlog(sealed(100, dead=31), 64, 2000), max_rows=1000)
     assert carried is not None
     assert carried.base is None
+
+
+def test_a_damaged_segment_is_built_anew_before_all_else() -> None:
+    states = sealed(900, 300, 80)
+    states[1] = SealedState(states[1].entry, damaged=True)
+    plan = next_segment(Backlog(states, 128, 4000), max_rows=10_000)
+    assert plan is not None
+    assert (plan.first, plan.last, plan.replaces) == (1001, 2000, [states[1].entry])
+    assert plan.base is None

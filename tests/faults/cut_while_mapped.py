@@ -1,0 +1,71 @@
+"""Damages the files of a mapped segment in all ways that there are, and reads on.
+
+    python -m tests.faults.cut_while_mapped FOLDER
+
+A process of its own: where the promise is broken, it dies of SIGBUS.
+"""
+
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from service.errors import CorruptFile
+from service.memory.memory import ResidualMemory
+from service.memory.sealed import ARRAYS
+from service.memory.soft_knn import SoftKnn
+from tests.faults.damage import copy_of, flip
+from tests.memory.examples import PIXELS, SHAPE
+
+RULE = SoftKnn(k=10, sigma=10.0, ef=200)
+
+
+def damage(folder: Path, name: str, act: Callable[[Path], object]) -> None:
+    copy = copy_of(folder, "damaged")
+    memory = ResidualMemory.open(None, fitted=copy, shape=SHAPE)
+    before = memory.correct(PIXELS[:50], RULE)
+    assert memory.records.describe([-1])
+    act(copy / name)
+    for _ in range(2):
+        with pytest.raises(CorruptFile, match=name):
+            memory.correct(PIXELS[:50], RULE)
+        with pytest.raises(CorruptFile, match=name):
+            memory.records.describe([-1])
+    # Another mapping of the same file is as good as before.
+    whole = ResidualMemory.open(None, fitted=folder, shape=SHAPE)
+    assert (whole.correct(PIXELS[:50], RULE).residuals == before.residuals).all()
+
+
+def cut(path: Path, kept: int) -> None:
+    os.truncate(path, kept)
+
+
+def main(folder: Path) -> None:
+    for name in ("graph.hnsw", *(f"{array}.npy" for array in ARRAYS)):
+        size = (folder / name).stat().st_size
+        for kept in (0, 1, 100, 4096, size // 2, size - 4096, size - 1):
+            if 0 <= kept < size:
+                damage(folder, name, partial(cut, kept=kept))
+        damage(folder, name, partial(cut, kept=size + 1))
+        damage(folder, name, partial(flip, at=size // 2))
+        # As `cp` does it: cut, and written again.
+        damage(folder, name, lambda path: path.write_bytes(path.read_bytes()))
+    sys.stdout.write("all refused\n")
+    sys.stdout.flush()
+
+
+def read_what_nobody_guards(path: Path) -> None:
+    """Ends the process, as it should: only our own mappings are guarded."""
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+        file.truncate(0)
+        sys.stdout.write(f"read {mapped[0]}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    read_what_nobody_guards(Path(sys.argv[1]) / "graph.hnsw")

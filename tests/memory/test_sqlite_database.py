@@ -1,0 +1,90 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from service.errors import JournalUnavailable
+from service.memory import sqlite_database
+from service.memory.sqlite_journal import SqliteJournal
+from tests.memory.examples import SHAPE, memories
+
+
+class Disk:
+    """Opens no file for writing while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = True
+        self._connect = sqlite_database._connect
+        monkeypatch.setattr(sqlite_database, "_connect", self.connect)
+        # Tried again with every look, not once a second.
+        monkeypatch.setattr(sqlite_database, "_RETRY_S", 0)
+
+    def connect(self, path: Path, busy_ms: int, **options: int) -> sqlite3.Connection:
+        if self.full:
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connect(path, busy_ms, **options)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "journal.sqlite3"
+
+
+def written(path: Path, disk: Disk) -> None:
+    """A journal with three memories, from before."""
+    disk.full = False
+    journal = SqliteJournal(path, SHAPE, patient=True)
+    journal.append([memories(range(3), ids=["a", "b", "c"])])
+    journal.close()
+    disk.full = True
+
+
+@pytest.mark.usefixtures("disk")
+def test_without_patience_it_is_an_error(path: Path) -> None:
+    with pytest.raises(JournalUnavailable, match="full"):
+        SqliteJournal(path, SHAPE)
+
+
+def test_what_there_is_can_be_read_meanwhile(path: Path, disk: Disk) -> None:
+    written(path, disk)
+    journal = SqliteJournal(path, SHAPE, patient=True)
+    assert [record.id for record in journal.page(None, 0, 10)] == ["a", "b", "c"]
+    with journal.changes(None) as changes:
+        assert changes.living() == (3, 6)
+    for _ in range(2):
+        with pytest.raises(JournalUnavailable, match="full"):
+            journal.append([memories([5])])
+    assert journal.find("b") is not None
+    journal.close()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_write_opens_it_again(path: Path, disk: Disk, there: bool) -> None:
+    if there:
+        written(path, disk)
+    journal = SqliteJournal(path, SHAPE, patient=True)
+    before = 3 if there else 0
+    assert len(journal.page(None, 0, 10)) == before
+    assert path.exists() == there
+    disk.full = False
+    assert journal.append([memories([5])])[0].created == 1
+    assert len(journal.page(None, 0, 10)) == before + 1
+    assert journal.moved()
+    journal.close()
+
+
+def test_looking_for_changes_opens_it_again(path: Path, disk: Disk) -> None:
+    journal = SqliteJournal(path, SHAPE, patient=True)
+    with journal.changes(None):
+        pass
+    written(path, disk)
+    disk.full = False
+    assert journal.moved()
+    with journal.changes(None) as changes:
+        assert changes.living() == (3, 6)
+    journal.close()
