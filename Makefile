@@ -11,6 +11,8 @@ export VENV PYTHON
 # What an installed environment depends on: editing Python alone needs no new install.
 BUILD := pyproject.toml setup.py deploy/venv.sh $(wildcard service/memory/native/*)
 
+BENCHMARKS := search mapped memorize
+
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +42,8 @@ fmt: $(BIN)/.installed-dev ## Mend style and format
 
 .PHONY: bench
 bench: $(BIN)/.installed-bench ## Run the speed benchmarks; benchmarks/quality has the long ones
-	@set -e; for script in benchmarks/speed/[a-z]*.py; do \
-		echo "== $$script"; $(BIN)/python -m benchmarks.speed.$$(basename $$script .py) $(ARGS); done
+	@set -e; for name in $(BENCHMARKS); do \
+		echo "== $$name"; $(BIN)/python -m benchmarks.speed.$$name $(ARGS); done
 
 .PHONY: clean
 clean: ## Remove what was built; state and model_store stay

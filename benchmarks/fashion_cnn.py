@@ -70,7 +70,7 @@ def train(data: Images, *, epochs: int = 2, seed: int = 0, threads: int = 1) -> 
         for rows in torch.split(shuffled, _BATCH_ROWS):
             optimiser.zero_grad()
             loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             total += loss.item() * len(rows)
         seconds = time.perf_counter() - started

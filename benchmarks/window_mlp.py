@@ -50,7 +50,7 @@ def train(data: Windows, *, classes: int, epochs: int, seed: int, threads: int) 
         for rows in torch.split(torch.randperm(len(data)), _BATCH_ROWS):
             optimiser.zero_grad()
             loss = nn.functional.cross_entropy(model(words[rows]), following[rows])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             total += loss.item() * len(rows)
         seconds = time.perf_counter() - started
