@@ -40,12 +40,17 @@ def shifted_images(images: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
         yield moved.astype(np.float32) / np.float32(255)
 
 
+def axes_of(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean `[784]` and principal axes `[784, d]` of images in [0, 1]."""
+    sample = images[:10_000].reshape(10_000, -1).astype(np.float32) / 255
+    mean = sample.mean(axis=0)
+    return mean, np.linalg.svd(sample - mean, full_matrices=False)[2][:DIM].T
+
+
 def million_rows(data: Path) -> SegmentRows:
     """Principal components of the shifted images, with the residuals of a uniform guess."""
     train = fashion_mnist.load("train", data)
-    sample = train.images[:10_000].reshape(10_000, -1).astype(np.float32) / 255
-    mean = sample.mean(axis=0)
-    axes = np.linalg.svd(sample - mean, full_matrices=False)[2][:DIM].T
+    mean, axes = axes_of(train.images)
     embeddings = np.concatenate([(part - mean) @ axes for part in shifted_images(train.images)])
     targets = np.tile(train.labels, len(_SHIFTS)).astype(np.int32)
     return SegmentRows(
