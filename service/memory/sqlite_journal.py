@@ -18,15 +18,14 @@ from service.memory.journal import (
     StoredMemory,
     Written,
 )
-from service.memory.segment_rows import MemoryShape
+from service.memory.segment_rows import MemoryShape, SegmentRows
+from service.memory.sqlite_append import append
 from service.memory.sqlite_database import Database, committed
 from service.memory.sqlite_rows import (
     FORMAT,
-    INSERT,
     RECORD,
     SCHEMA,
     STORED,
-    columns,
     read_catalogue,
     read_position,
     read_record,
@@ -71,12 +70,19 @@ class SqliteJournal:
         self._fitted_rows = fitted_rows
         self._version: tuple[int, int] | None = None
         self._path = path
+        self._latest: SegmentRows | None = None
+        self._catalogue: tuple[tuple[int, tuple[int, int]], list[SegmentEntry]] | None = None
         self._database = Database(path, busy_ms=busy_ms, prepare=self._prepare, patient=patient)
 
     def append(self, requests: Sequence[Memories]) -> list[Written]:
         """Commits all requests in one transaction, in their order; durable when it returns."""
         with self._database.transaction() as connection:
-            return [self._append(connection, request) for request in requests]
+            written, fresh = append(
+                connection, requests, self._shape, fitted_rows=self._fitted_rows
+            )
+        if fresh is not None:
+            self._latest = fresh
+        return written
 
     def forget(self, id: str) -> int:
         """Commits a tombstone for the memory of this id; returns how many there were, 0 or 1."""
@@ -85,9 +91,8 @@ class SqliteJournal:
                 "SELECT sequence FROM memories WHERE id = ?", (id,)
             ).fetchone()
             if found is not None:
-                sqlite_upkeep.bury(connection, found[0])
-                return 1
-            return self._bury_fitted(connection, id)
+                return sqlite_upkeep.bury(connection, found)
+            return sqlite_upkeep.bury_fitted(connection, id, self._fitted_rows)
 
     def forget_source(self, source: str) -> int:
         """Commits tombstones for all memories of a source; returns how many."""
@@ -154,14 +159,14 @@ class SqliteJournal:
             version = self._data_version(connection)
             connection.execute("BEGIN")
             try:
-                catalogue = read_catalogue(connection)
-                position = read_position(connection)
+                position, catalogue = self._progress(connection)
                 start = max((entry.last for entry in catalogue), default=0)
                 buried: list[int] = []
                 if since is not None:
                     start = max(start, since.sequence)
-                    buried = _sequences(connection, _BURIED_SINCE, since.tombstone)
-                rows = read_segment_rows(connection, start + 1, _LAST_SEQUENCE, self._shape)
+                    if since.tombstone != position.tombstone:
+                        buried = _sequences(connection, _BURIED_SINCE, since.tombstone)
+                rows = self._rows(connection, start + 1, position.sequence)
                 forgotten = partial(_sequences, connection, _BURIED_BETWEEN)
                 living = partial(sqlite_upkeep.read_living, connection, self._database.path)
                 yield Changes(catalogue, buried, rows, position, living, forgotten)
@@ -245,36 +250,19 @@ class SqliteJournal:
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         return self._database.openings, version
 
-    def _append(self, connection: sqlite3.Connection, memories: Memories) -> Written:
-        rows = columns(memories, self._shape)
-        fresh, created, replaced = [], 0, 0
-        for id, row in zip(memories.ids, rows, strict=True):
-            old = None
-            if id is not None:
-                old = connection.execute(
-                    "SELECT input, target, weight, source, sequence FROM memories WHERE id = ?",
-                    (id,),
-                ).fetchone()
-            if old is not None:
-                if old[:4] == (row[9], row[1], row[4], row[5]):
-                    continue
-                sqlite_upkeep.bury(connection, old[4])
-                replaced += 1
-            elif id is not None and self._bury_fitted(connection, id):
-                replaced += 1
-            else:
-                created += 1
-            fresh.append(row)
-        connection.executemany(INSERT, fresh)
-        return Written([row[0] for row in rows], created, replaced, len(rows) - len(fresh))
+    def _progress(self, connection: sqlite3.Connection) -> tuple[Position, list[SegmentEntry]]:
+        position, stamp = read_position(connection)
+        if self._catalogue is None or self._catalogue[0] != (self._database.openings, stamp):
+            entries = read_catalogue(connection)
+            self._catalogue = (self._database.openings, stamp), entries
+        return position, self._catalogue[1]
 
-    def _bury_fitted(self, connection: sqlite3.Connection, id: str) -> int:
-        row = fitted.row_of_id(id, self._fitted_rows)
-        if row is None:
-            return 0
-        return connection.execute(
-            "INSERT OR IGNORE INTO tombstones (sequence) VALUES (?)", (fitted.sequence_of(row),)
-        ).rowcount
+    def _rows(self, connection: sqlite3.Connection, first: int, last: int) -> Iterator[SegmentRows]:
+        """The rows from a sequence to the last; own ones, just written, are not read again."""
+        latest = self._latest
+        if latest is not None and (latest.sequences[0], latest.sequences[-1]) == (first, last):
+            return iter([latest])
+        return read_segment_rows(connection, first, _LAST_SEQUENCE, self._shape)
 
     def _read(self, statement: str, values: Sequence[object]) -> list[MemoryRecord]:
         with self._database.reading() as connection:

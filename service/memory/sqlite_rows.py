@@ -1,11 +1,12 @@
 """How memories lie in SQLite: the schema, and rows to and from its columns."""
 
-import random
+import os
 import sqlite3
 import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -25,18 +26,20 @@ from service.memory.segment_rows import MemoryShape, SegmentRows, Targets
 __all__ = [
     "CHUNK_ROWS",
     "FORMAT",
-    "INSERT",
     "RECORD",
     "SCHEMA",
     "STORED",
+    "Columns",
     "checksum",
     "columns",
+    "insertion",
     "is_intact",
     "read_catalogue",
     "read_position",
     "read_record",
     "read_segment_rows",
     "read_stored",
+    "to_segment_rows",
 ]
 
 FORMAT: Final = 1
@@ -72,10 +75,10 @@ CREATE TABLE segments (
 );
 """
 
-INSERT: Final = (
-    "INSERT INTO memories (id, target, embedding, residual, weight, source, created_ms,"
-    " input_checksum, checksum, input) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS: Final = (
+    "id, target, embedding, residual, weight, source, created_ms, input_checksum, checksum, input"
 )
+_ROW: Final = f"({', '.join('?' * 10)})"
 RECORD: Final = "SELECT id, sequence, source, target, weight, created_ms FROM memories"
 _WHOLE: Final = (
     "SELECT id, target, embedding, residual, weight, source, created_ms, input_checksum, checksum,"
@@ -84,36 +87,67 @@ _WHOLE: Final = (
 STORED: Final = f"{_WHOLE}, input FROM memories WHERE sequence > ? ORDER BY sequence LIMIT ?"
 _SEARCHED: Final = f"{_WHOLE} FROM memories WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
 
+_POSITION: Final = """
+SELECT
+    ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'memories'), 0),
+    ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'tombstones'), 0),
+    (SELECT sequence FROM horizon),
+    ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'segments'), 0),
+    (SELECT count(*) FROM segments)
+"""
+
+_HEAD: Final = struct.Struct("<dqI")
+
 _Content = tuple[str, bytes, bytes, bytes, float, str | None, int, int]
 Columns = tuple[str, bytes, bytes, bytes, float, str | None, int, int, int, bytes]
 
 
-def make_id() -> str:
-    """A new id: nanoseconds and 64 random bits, so that ids made later sort later (and cheaply)."""
-    return f"{time.time_ns():016x}{random.getrandbits(64):016x}"
+def columns(requests: Sequence[Memories], shape: MemoryShape) -> list[Columns]:
+    """The rows of requests, one after the other, as `insertion` takes them."""
+    ids = [id for request in requests for id in request.ids]
+    inputs = [encoded for request in requests for encoded in request.inputs]
+    contents = zip(
+        _named(ids),
+        _blobs(np.concatenate([request.targets for request in requests])),
+        _blobs(np.concatenate([request.embeddings for request in requests], dtype=np.float32)),
+        _blobs(shape.codec.encode(np.concatenate([request.residuals for request in requests]))),
+        np.concatenate([request.weights for request in requests], dtype=np.float64).tolist(),
+        [request.source for request in requests for _ in request.ids],
+        chain.from_iterable(map(_times, requests)),
+        map(zlib.crc32, inputs),
+        strict=True,
+    )
+    return [
+        (*content, checksum(content), encoded)
+        for content, encoded in zip(contents, inputs, strict=True)
+    ]
 
 
-def columns(memories: Memories, shape: MemoryShape) -> list[Columns]:
-    """The rows of a request as the values of INSERT."""
-    embeddings = np.ascontiguousarray(memories.embeddings, np.float32)
-    residuals = shape.codec.encode(memories.residuals)
-    targets = np.ascontiguousarray(memories.targets)
-    times = memories.created_ms or [time.time_ns() // 1_000_000] * len(memories)
-    rows: list[Columns] = []
-    for row, id in enumerate(memories.ids):
-        encoded = memories.inputs[row]
-        content = (
-            id or make_id(),
-            targets[row].tobytes(),
-            embeddings[row].tobytes(),
-            residuals[row].tobytes(),
-            float(memories.weights[row]),
-            memories.source,
-            times[row],
-            zlib.crc32(encoded),
-        )
-        rows.append((*content, checksum(content), encoded))
-    return rows
+def _named(ids: Sequence[str | None]) -> list[str]:
+    """Ids, made where there are none: nanoseconds and 64 random bits.
+
+    Those made later sort later, which is cheaper to index.
+    """
+    bits = os.urandom(8 * len(ids)).hex()
+    now = f"{time.time_ns():016x}"
+    return [
+        now + bits[16 * row : 16 * row + 16] if id is None else id for row, id in enumerate(ids)
+    ]
+
+
+def _times(request: Memories) -> Sequence[int]:
+    return request.created_ms or [time.time_ns() // 1_000_000] * len(request)
+
+
+def _blobs(array: NDArray[Any]) -> list[bytes]:
+    """The bytes of each row."""
+    raw, size = array.tobytes(), array.nbytes // len(array)
+    return [raw[start : start + size] for start in range(0, len(raw), size)]
+
+
+def insertion(rows: int) -> str:
+    """The statement that inserts so many rows, of 10 host parameters each."""
+    return f"INSERT INTO memories ({_COLUMNS}) VALUES {', '.join([_ROW] * rows)}"  # noqa: S608
 
 
 def checksum(content: _Content) -> int:
@@ -123,11 +157,8 @@ def checksum(content: _Content) -> int:
     """
     id, target, embedding, residual, weight, source, created_ms, input_checksum = content
     named = b"" if source is None else b"\1" + source.encode()
-    head = struct.pack("<dqI", weight, created_ms, input_checksum)
-    sums = zlib.crc32(b"\0".join((head, id.encode(), named)))
-    for part in (target, embedding, residual):
-        sums = zlib.crc32(part, sums)
-    return sums
+    head = _HEAD.pack(weight, created_ms, input_checksum)
+    return zlib.crc32(b"%b\0%b\0%b%b%b%b" % (head, id.encode(), named, target, embedding, residual))
 
 
 def is_intact(row: Sequence[Any]) -> bool:
@@ -181,14 +212,21 @@ def read_segment_rows(
                 raise CorruptFile(
                     f"{file}: memory {row[9]} (id {row[0]!r}) differs from its checksum"
                 )
-        _, targets, embeddings, residuals, weights, _, _, _, _, sequences = zip(*rows, strict=True)
-        yield SegmentRows(
-            embeddings=_matrix(embeddings, shape.dim),
-            residuals=_codes(residuals, shape),
-            targets=_targets(targets, shape),
-            sequences=np.array(sequences, np.int64),
-            weights=np.array(weights, np.float32),
-        )
+        yield to_segment_rows(rows, [row[9] for row in rows], shape)
+
+
+def to_segment_rows(
+    rows: Sequence[Sequence[Any]], sequences: Sequence[int], shape: MemoryShape
+) -> SegmentRows:
+    """Rows that begin like those of `columns`, as arrays."""
+    _, targets, embeddings, residuals, weights, *_ = zip(*rows, strict=True)
+    return SegmentRows(
+        embeddings=_matrix(embeddings, shape.dim),
+        residuals=_codes(residuals, shape),
+        targets=_targets(targets, shape),
+        sequences=np.array(sequences, np.int64),
+        weights=np.array(weights, np.float32),
+    )
 
 
 def read_catalogue(connection: sqlite3.Connection) -> list[SegmentEntry]:
@@ -197,11 +235,16 @@ def read_catalogue(connection: sqlite3.Connection) -> list[SegmentEntry]:
     return [SegmentEntry(*row) for row in rows]
 
 
-def read_position(connection: sqlite3.Connection) -> Position:
-    """How far the journal has come."""
-    last = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
-    (horizon,) = connection.execute("SELECT sequence FROM horizon").fetchone()
-    return Position(last.get("memories", 0), last.get("tombstones", 0), horizon)
+def read_position(connection: sqlite3.Connection) -> tuple[Position, tuple[int, int]]:
+    """How far the journal has come, and two numbers that change whenever the catalogue does.
+
+    Raises:
+        TypeError: a table without the row that it should have.
+    """
+    *position, publications, entries = connection.execute(_POSITION).fetchone()
+    if None in position:
+        raise TypeError("the table horizon is empty")
+    return Position(*position), (publications, entries)
 
 
 def _matrix(

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast
 
 from service.errors import CorruptFile, JournalUnavailable
 from service.memory.codec import ResidualCodec
-from service.memory.journal import Position, SegmentEntry, StoredMemory
+from service.memory.journal import SegmentEntry, StoredMemory
 from service.memory.segment_rows import MemoryShape
 from service.memory.sqlite_database import open_reader, translated
 from service.memory.sqlite_rows import (
@@ -47,7 +47,7 @@ class JournalSnapshot:
         self.shape = _read_shape(path, connection)
         try:
             self.catalogue: list[SegmentEntry] = read_catalogue(connection)
-            self.position: Position = read_position(connection)
+            self.position, _ = read_position(connection)
         except TypeError as error:
             raise CorruptFile(f"{path} has no readable catalogue: {error}") from error
 

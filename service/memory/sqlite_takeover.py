@@ -15,7 +15,7 @@ from service.memory import sqlite_upkeep
 from service.memory.journal import Memories, MemoryRecord
 from service.memory.segment_rows import MemoryShape
 from service.memory.sqlite_database import Database
-from service.memory.sqlite_rows import INSERT, columns
+from service.memory.sqlite_rows import columns, insertion
 
 __all__ = ["Arrivals", "Note", "SqliteTakeover", "Totals", "stamp_of"]
 
@@ -133,11 +133,11 @@ class SqliteTakeover:
         carried = 0
         with self._database.transaction() as connection:
             for part in arrivals:
-                rows = columns(part.memories, self._shape)
+                rows = columns([part.memories], self._shape)
                 for row, old in zip(rows, part.old, strict=True):
                     sequence = None
                     if self._make_room(connection, old.id):
-                        sequence = connection.execute(INSERT, row).lastrowid
+                        sequence = connection.execute(insertion(1), row).lastrowid
                         carried += 1
                     self._note(connection, old, sequence, unfit=False)
             for old in unfit:
@@ -155,7 +155,7 @@ class SqliteTakeover:
                 (sequence,) = connection.execute(
                     "SELECT sequence FROM carried WHERE origin = ? AND old = ?", (self._origin, old)
                 ).fetchone()
-                forgotten += 0 if sequence is None else sqlite_upkeep.bury(connection, sequence)
+                forgotten += 0 if sequence is None else sqlite_upkeep.bury(connection, [sequence])
                 connection.execute(_DROP, (self._origin, old))
         return forgotten
 
@@ -176,7 +176,7 @@ class SqliteTakeover:
         sequence, old = same
         if old is None:
             return False
-        sqlite_upkeep.bury(connection, sequence)
+        sqlite_upkeep.bury(connection, [sequence])
         connection.execute(_DROP, (self._origin, old))
         return True
 

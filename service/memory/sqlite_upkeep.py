@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import CorruptFile, JournalUnavailable
+from service.memory import fitted
 from service.memory.journal import Living, Position
 from service.memory.sqlite_database import Database, open_reader, translated
 
-__all__ = ["bury", "count_memories", "drop", "erase", "evict", "read_living", "row_bytes"]
+__all__ = [
+    "bury",
+    "bury_fitted",
+    "count_memories",
+    "drop",
+    "erase",
+    "evict",
+    "read_living",
+    "row_bytes",
+]
 
 _ALL: Final = 2**63 - 1
 _ROWS_AT_ONCE: Final = 2000
@@ -21,12 +31,34 @@ _ROW_BYTES: Final = (
 )
 
 
-def bury(connection: sqlite3.Connection, sequence: int) -> int:
-    """Forgets one memory inside a transaction and leaves its tombstone; 0 where it is gone."""
-    gone = connection.execute("DELETE FROM memories WHERE sequence = ?", (sequence,)).rowcount
-    if gone:
-        connection.execute("INSERT INTO tombstones (sequence) VALUES (?)", (sequence,))
-    return gone
+def bury(connection: sqlite3.Connection, sequences: Sequence[int]) -> int:
+    """Forgets memories inside a transaction and leaves their tombstones; how many there were."""
+    if not sequences:
+        return 0
+    gone = connection.execute(
+        "DELETE FROM memories WHERE sequence IN (SELECT value FROM json_each(?))"
+        " RETURNING sequence",
+        (_listed(sequences),),
+    ).fetchall()
+    connection.execute(
+        "INSERT INTO tombstones (sequence) SELECT value FROM json_each(?)",
+        (_listed([sequence for (sequence,) in gone]),),
+    )
+    return len(gone)
+
+
+def bury_fitted(connection: sqlite3.Connection, id: str, fitted_rows: int) -> int:
+    """Forgets the memory of the bundle that an id names; 0 where there is none, or no longer."""
+    row = fitted.row_of_id(id, fitted_rows)
+    if row is None:
+        return 0
+    return connection.execute(
+        "INSERT OR IGNORE INTO tombstones (sequence) VALUES (?)", (fitted.sequence_of(row),)
+    ).rowcount
+
+
+def _listed(sequences: Sequence[int]) -> str:
+    return f"[{','.join(map(str, sequences))}]"
 
 
 def evict(database: Database, *, keep_rows: int | None, before_ms: int | None) -> int:

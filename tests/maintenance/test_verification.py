@@ -11,6 +11,7 @@ import pytest
 from service.bundle.progress import Silent
 from service.maintenance.finding import Finding
 from service.maintenance.verification import verify, verify_state
+from service.memory.sqlite_rows import columns, insertion
 from service.memory.sqlite_snapshot import open_snapshot
 from service.memory.state_folders import StateFolders
 from tests.maintenance.examples import Taught, digit_memories, flip, listing
@@ -167,9 +168,9 @@ def test_a_memory_that_should_never_have_been_written_is_found(
 ) -> None:
     memories = digit_memories(taught.model, range(200, 203))
     getattr(memories, field)[1] = value
-    journal = taught.journal()
-    journal.append([memories])
-    journal.close()
+    with closing(sqlite3.connect(taught.folders.journal)) as connection, connection:
+        for row in columns([memories], taught.bundle.manifest.memory_shape()):
+            connection.execute(insertion(1), row)
     (found,) = faults(taught)
     assert said in found.detail
     assert "digit-201" in found.detail

@@ -1,5 +1,6 @@
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -195,9 +196,10 @@ def test_a_reading_that_fails_is_still_due(journal: SqliteJournal) -> None:
     assert journal.moved()
 
 
-def test_long_readings_come_in_chunks(journal: SqliteJournal) -> None:
+def test_long_readings_come_in_chunks(journal: SqliteJournal, tmp_path: Path) -> None:
     journal.append([memories(range(1500))])
-    with journal.changes(None) as changes:
+    other = SqliteJournal(tmp_path / "journal.sqlite3", SHAPE)
+    with closing(other), other.changes(None) as changes:
         assert [len(rows) for rows in changes.rows] == [1024, 476]
 
 
