@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.observer import OnlineScores
-from service.inference.predictions import Predictions
 from service.inference.residuals import Task
 
 __all__ = ["LEAST_PROBABILITY", "online_scores"]
@@ -19,14 +18,17 @@ LEAST_PROBABILITY: Final = 1e-6
 """Scores may leave [0, 1]; below this they count as this, a loss of 13.8."""
 
 
-def online_scores(predictions: Predictions, targets: NDArray[Any], task: Task) -> OnlineScores:
+def online_scores(
+    base: NDArray[np.float32], scores: NDArray[np.float32], targets: NDArray[Any], task: Task
+) -> OnlineScores:
     """Losses and errors of base and ResMem, summed over the rows; see `OnlineScores`.
 
-    `targets` are class indices `[n]`, or numbers `[n, L]` for regression.
+    `base` and `scores` are `[n, L]`; `targets` are class indices `[n]`, or numbers `[n, L]` for
+    regression.
     """
     measure = _classification if task == "classification" else _regression
-    base_loss, base_errors = measure(predictions.base, targets)
-    resmem_loss, resmem_errors = measure(predictions.scores, targets)
+    base_loss, base_errors = measure(base, targets)
+    resmem_loss, resmem_errors = measure(scores, targets)
     return OnlineScores(len(targets), base_loss, resmem_loss, base_errors, resmem_errors)
 
 

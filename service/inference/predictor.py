@@ -1,6 +1,5 @@
 """Prediction and memorization: the base model and the memory behind one batcher."""
 
-import asyncio
 from collections.abc import Sequence
 from itertools import accumulate
 from time import perf_counter
@@ -13,19 +12,17 @@ from service.errors import InvalidInput
 from service.inference.base_model import BaseModel
 from service.inference.batch_queue import Part
 from service.inference.batcher import Batcher, Limits
+from service.inference.learner import Examples, Learner
 from service.inference.observer import InferenceObserver, Unobserved
-from service.inference.online_scores import online_scores
 from service.inference.predictions import Predictions
-from service.inference.residuals import Task, base_prediction, residuals
+from service.inference.residuals import Task, base_prediction
 from service.inference.rows import Lesson, Rows
-from service.memory.journal import Appended, Memories
+from service.inference.scoring_budget import ScoringBudget
+from service.memory.journal import Appended
 from service.memory.memory import ResidualMemory
 from service.memory.soft_knn import Correction, SoftKnn
 
 __all__ = ["Predictor"]
-
-_VALIDATED_ROWS: Final = 16
-"""Rows of one request that are scored before they are learned; of more, this many."""
 
 _NONE: Final = np.empty(0, dtype=np.intp)
 
@@ -54,6 +51,10 @@ class Predictor:
         self._observer: InferenceObserver = observer or Unobserved()
         self._batcher = Batcher[Rows, Predictions](
             self._run, self._limits, on_batch=self._observer.on_batch
+        )
+        self._budget = ScoringBudget()
+        self._learner = Learner(
+            memory, task, max_rows=self._limits.max_queue_rows, observer=self._observer
         )
 
     @property
@@ -97,35 +98,23 @@ class Predictor:
         `targets` are class indices int32 `[n]`, or float32 `[n, L]` for regression; `weights` `[n]`
         is their importance. All rows are kept or none. The observer gets the losses of what is new;
         a request that changes nothing, say a client's second try, counts for nothing. Of a request
-        with more than 16 rows a sample of 16 at most is scored: to search for each of them would
-        cost three times what it takes to learn them.
+        with more than 16 rows a sample is scored, see `ScoringBudget`.
 
         Raises:
-            InvalidInput: as `predict`, or naming `targets`, see `residuals`.
+            InvalidInput: as `predict`, or naming `targets`, see `Learner.learn`.
             JournalUnavailable: nothing was kept.
-            QueueFull, TooManyRows, NotReady: see `Batcher.submit`.
+            QueueFull, TooManyRows, NotReady: see `Batcher.submit` and `Learner.learn`.
         """
-        step = -(-len(rows) // _VALIDATED_ROWS)
+        step = self._budget.step(len(rows))
         if step == 1:
             predictions = validated = await self.predict(rows)
         else:
             # This one first: an error names the row of the request, not of the sample.
             predictions = await self.predict(Lesson(rows.arrays))
             validated = await self.predict(rows.every(step))
-        memories = Memories(
-            ids=ids,
-            inputs=rows.encode(),
-            targets=targets,
-            embeddings=predictions.embeddings,
-            residuals=residuals(predictions.base, targets, self._task),
-            weights=weights,
-            source=source,
+        return await self._learner.learn(
+            Examples(rows, predictions, validated, step, targets, ids, weights, source)
         )
-        # Shielded: a caller that gives up must not cancel a write that others' writes go with.
-        appended = await asyncio.shield(asyncio.wrap_future(self.memory.append(memories)))
-        if appended.created or appended.replaced:
-            self._observer.on_learned(online_scores(validated, targets[::step], self._task))
-        return appended
 
     def _run(self, parts: Sequence[Part[Rows, Predictions]]) -> list[Predictions | Exception]:
         """One batch, in the batch thread: rows -> z, phi -> correction -> predictions."""

@@ -1,8 +1,10 @@
 """Rows: examples on their way to the model, one array per input."""
 
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Self
 
 import numpy as np
@@ -87,11 +89,9 @@ class Rows:
         Inputs are in the model's order and carry no names.
         """
         arrays = [_little_endian(array) for array in self.arrays.values()]
-        header = _header([(array.dtype, array.shape[1:]) for array in arrays])
-        return [
-            header + b"".join([array[row].tobytes() for array in arrays])
-            for row in range(len(self))
-        ]
+        header = _header(tuple((array.dtype, array.shape[1:]) for array in arrays))
+        columns = [_blobs(array) for array in arrays]
+        return [header + b"".join(blobs) for blobs in zip(*columns, strict=True)]
 
     @classmethod
     def decode(cls, blobs: Sequence[bytes], specs: Sequence[TensorSpec]) -> Self:
@@ -152,10 +152,19 @@ def _check_names(value: Mapping[Any, Any], specs: Sequence[TensorSpec]) -> None:
 
 
 def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.isnative and sys.byteorder == "little":
+        return array
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
-def _header(layout: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes:
+def _blobs(array: NDArray[Any]) -> list[bytes]:
+    """The bytes of each row, at least one."""
+    raw, size = array.tobytes(), array.nbytes // len(array)
+    return [raw[start : start + size] for start in range(0, len(raw), size)]
+
+
+@lru_cache(maxsize=64)
+def _header(layout: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]) -> bytes:
     parts = [struct.pack("<BB", _VERSION, len(layout))]
     for dtype, shape in layout:
         name = dtype.name.encode()

@@ -2,26 +2,31 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby, islice
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from typing import TypeVar
 
 from service.errors import NotReady, QueueFull
 from service.memory.journal import Journal, Memories, Written
 from service.memory.observer import MemoryObserver
 
-__all__ = ["GroupCommit"]
+__all__ = ["GroupCommit", "then"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(slots=True, eq=False)
 class _Append:
-    memories: Memories
-    future: "Future[Written]" = field(default_factory=Future)
+    requests: Sequence[Memories]
+    rows: int
+    future: "Future[list[Written]]" = field(default_factory=Future)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,21 +65,22 @@ class GroupCommit:
         self._thread = Thread(target=self._run, name="resmem-journal", daemon=True)
         self._thread.start()
 
-    def append(self, memories: Memories) -> "Future[Written]":
-        """Queues a request; its future ends after the commit and the publication.
+    def append(self, requests: Sequence[Memories]) -> "Future[list[Written]]":
+        """Queues requests for one transaction; the future ends after commit and publication.
 
         Raises:
             QueueFull: the disk does not keep up and the queue is at its bound.
             NotReady: closed.
         """
-        request = _Append(memories)
+        rows = sum(map(len, requests))
+        queued = _Append(requests, rows)
         with self._lock:
             self._check_open()
-            if self._waiting_rows > 0 and self._waiting_rows + len(memories) > self._max_rows:
+            if self._waiting_rows > 0 and self._waiting_rows + rows > self._max_rows:
                 raise QueueFull("the journal does not keep up; retry later")
-            self._waiting_rows += len(memories)
-            self._queue.put(request)
-        return request.future
+            self._waiting_rows += rows
+            self._queue.put(queued)
+        return queued.future
 
     def forget(self, act: Callable[[], int]) -> "Future[int]":
         """Queues a call to one of the journal's methods that forget; its future has the count."""
@@ -120,7 +126,7 @@ class GroupCommit:
             if request.future.set_running_or_notify_cancel():
                 group.append(request)
             elif isinstance(request, _Append):
-                self._release(len(request.memories))
+                self._release(request.rows)
         return group, False
 
     def _arrivals(self) -> Iterator[_Append | _Forget | None]:
@@ -131,23 +137,27 @@ class GroupCommit:
             except Empty:
                 return
 
-    def _commit(self, requests: list[_Append]) -> None:
+    def _commit(self, queued: list[_Append]) -> None:
         started = time.perf_counter()
         try:
-            written = self._journal.append([request.memories for request in requests])
+            requests = list(chain.from_iterable(each.requests for each in queued))
+            written = self._journal.append(requests)
         except Exception as error:
-            for request in requests:
-                request.future.set_exception(error)
+            for each in queued:
+                each.future.set_exception(error)
             return
         finally:
-            self._release(sum(len(request.memories) for request in requests))
+            self._release(sum(each.rows for each in queued))
         self._observer.on_commit(time.perf_counter() - started)
         self._publish_logged()
-        for request, result in zip(requests, written, strict=True):
-            self._observer.on_memorized(
-                created=result.created, replaced=result.replaced, unchanged=result.unchanged
-            )
-            request.future.set_result(result)
+        self._observer.on_memorized(
+            created=sum(one.created for one in written),
+            replaced=sum(one.replaced for one in written),
+            unchanged=sum(one.unchanged for one in written),
+        )
+        results = iter(written)
+        for each in queued:
+            each.future.set_result(list(islice(results, len(each.requests))))
 
     def _publish_logged(self) -> None:
         # What was committed is durable and must be acknowledged, whatever becomes of the rest.
@@ -171,3 +181,18 @@ class GroupCommit:
         self._publish_logged()
         self._observer.on_forgotten(forgotten)
         request.future.set_result(forgotten)
+
+
+def then(future: "Future[T]", act: Callable[[T], U]) -> "Future[U]":
+    """A future that ends with what `act` makes of the result, in the thread that sets it."""
+    reply: Future[U] = Future()
+    reply.set_running_or_notify_cancel()
+
+    def finish(done: "Future[T]") -> None:
+        try:
+            reply.set_result(act(done.result()))
+        except Exception as error:
+            reply.set_exception(error)
+
+    future.add_done_callback(finish)
+    return reply

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from service import durable
 from service.errors import CorruptFile, InvalidInput, JournalUnavailable, QueueFull
 from service.memory import _kernel
-from service.memory.group_commit import GroupCommit
+from service.memory.group_commit import GroupCommit, then
 from service.memory.journal import Appended, Changes, Journal, Memories, Written
 from service.memory.lease import wait_for_lease
 from service.memory.observer import MemoryObserver, Unobserved
@@ -193,37 +194,38 @@ class ResidualMemory:
             raise CorruptFile(str(error)) from error
         return Correction(*found)
 
+    def check(self, residuals: NDArray[np.float32]) -> None:
+        """Makes sure that residuals `[n, L]` can be stored, before they join others' commit.
+
+        Raises:
+            InvalidInput: field `targets`: the codec cannot hold one of them.
+        """
+        try:
+            self._shape.codec.check(residuals)
+        except ValueError as error:
+            raise InvalidInput(str(error), "targets") from error
+
     def append(self, memories: Memories) -> "Future[Appended]":
         """Adds memories; the future ends when they are durable and part of the next correction.
 
         Its exception is JournalUnavailable where nothing was written.
 
         Raises:
-            InvalidInput: the codec cannot store a residual; alone here, not with its whole commit.
+            InvalidInput: as `check`.
             QueueFull: the disk, or sealing, does not keep up.
             NotReady: closed.
         """
-        try:
-            self._shape.codec.check(memories.residuals)
-        except ValueError as error:
-            raise InvalidInput(str(error), "targets") from error
+        self.check(memories.residuals)
+        return then(self.append_all([memories]), lambda appended: appended[0])
+
+    def append_all(self, requests: Sequence[Memories]) -> "Future[list[Appended]]":
+        """Adds the memories of several requests, at least one, that passed `check`; as `append`.
+
+        One transaction holds them all.
+        """
         if self._tiers.growing_bytes >= self._options.max_growing_bytes:
             raise QueueFull("memories arrive faster than they can be sealed; retry later")
-        reply: Future[Appended] = Future()
-        reply.set_running_or_notify_cancel()
-
-        def finish(done: "Future[Written]") -> None:
-            error = done.exception()
-            if error is not None:
-                reply.set_exception(error)
-                return
-            written = done.result()
-            reply.set_result(
-                Appended(written.ids, written.created, written.replaced, self.size, self.revision)
-            )
-
-        self._writing().append(memories).add_done_callback(finish)
-        return reply
+        return then(self._writing().append(requests), self._appended)
 
     def forget(self, id: str) -> bool:
         """Forgets the memory of this id, durably; False where there is none.
@@ -313,6 +315,10 @@ class ResidualMemory:
     @property
     def _fitted_rows(self) -> int:
         return 0 if self._fitted is None else self._fitted.rows
+
+    def _appended(self, written: Sequence[Written]) -> list[Appended]:
+        size, revision = self.size, self.revision
+        return [Appended(one.ids, one.created, one.replaced, size, revision) for one in written]
 
     def _written_journal(self) -> Journal:
         if self._journal is None:

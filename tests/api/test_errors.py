@@ -253,12 +253,12 @@ def test_journal_unwritable(
 ) -> None:
     service = start(digits)
 
-    def full(*_: object) -> Future[Appended]:
-        failed: Future[Appended] = Future()
+    def full(*_: object) -> Future[list[Appended]]:
+        failed: Future[list[Appended]] = Future()
         failed.set_exception(JournalUnavailable(f"errno {errno.ENOSPC}: no space left"))
         return failed
 
-    monkeypatch.setattr(ResidualMemory, "append", full)
+    monkeypatch.setattr(ResidualMemory, "append_all", full)
     answer = service.post("/memorize", {"inputs": [ROW], "targets": [1]})
     error(answer, 507, "journal_unavailable")
     assert service.post("/predict", {"inputs": [ROW]}).status_code == 200
@@ -269,10 +269,10 @@ def test_memory_queue_full(
 ) -> None:
     service = start(digits)
 
-    def full(*_: object) -> Future[Appended]:
+    def full(*_: object) -> Future[list[Appended]]:
         raise QueueFull("the disk does not keep up")
 
-    monkeypatch.setattr(ResidualMemory, "append", full)
+    monkeypatch.setattr(ResidualMemory, "append_all", full)
     answer = service.post("/memorize", {"inputs": [ROW], "targets": [1]})
     error(answer, 429, "queue_full")
     assert answer.headers["retry-after"]
