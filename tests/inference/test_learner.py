@@ -30,11 +30,13 @@ class Watcher(Unobserved):
 
 
 class Commits:
-    """A memory's `append_all`, which holds the first group until the others have arrived."""
+    """A memory's `append_all`, which can hold a group back, or fail it."""
 
     def __init__(self, memory: ResidualMemory, monkeypatch: pytest.MonkeyPatch) -> None:
         self.groups: list[list[int]] = []
         self.failure: Exception | None = None
+        self.hold = False
+        self._held: list[Callable[[], object]] = []
         self._append = memory.append_all
         monkeypatch.setattr(memory, "append_all", self.append_all)
 
@@ -44,7 +46,16 @@ class Commits:
             failed: Future[list[Appended]] = Future()
             failed.set_exception(self.failure)
             return failed
-        return self._append(requests)
+        if not self.hold:
+            return self._append(requests)
+        reply: Future[list[Appended]] = Future()
+        self._held.append(lambda: reply.set_result(self._append(requests).result(10)))
+        return reply
+
+    def release(self) -> None:
+        self.hold = False
+        for commit in self._held:
+            commit()
 
 
 @pytest.fixture
@@ -83,6 +94,12 @@ def examples(
     )
 
 
+async def turns() -> None:
+    """Lets everything run that can."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
 def run(
     memory: ResidualMemory,
     scenario: Callable[[Learner], Awaitable[None]],
@@ -103,11 +120,12 @@ def test_what_comes_together_is_one_commit_and_what_comes_meanwhile_the_next(
     commits, watcher = Commits(memory, monkeypatch), Watcher()
 
     async def scenario(learner: Learner) -> None:
+        commits.hold = True
         first = [asyncio.create_task(learner.learn(examples(range(n, n + 2)))) for n in (0, 2)]
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert len(commits.groups) == 1
+        await turns()
         later = [asyncio.create_task(learner.learn(examples(range(n, n + 1)))) for n in (4, 5, 6)]
+        await turns()
+        commits.release()
         answers = await asyncio.gather(*first, *later)
         assert [answer.created for answer in answers] == [2, 2, 1, 1, 1]
         assert [answer.ids[0] for answer in answers] == [
