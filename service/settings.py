@@ -104,13 +104,13 @@ class Settings(BaseSettings):
         100, ge=0, description="Most neighbours that a request may ask for, for each row."
     )
     growing_bytes: int = Field(
-        2 * 2**20,
+        4 * 2**20,
         ge=2**16,
         description="Size at which the growing segment is sealed; "
         "exact search slows down once it outgrows the CPU's cache.",
     )
     max_growing_bytes: int = Field(
-        128 * 2**20,
+        256 * 2**20,
         ge=2**17,
         description="Memories that wait in RAM to be sealed; beyond it the answer to /memorize "
         "is 429.",

@@ -71,7 +71,7 @@ def test_memories_that_cannot_be_sealed_in_time(
     digits: FittedModel, start: Start, tmp_path: Path
 ) -> None:
     """429 while they wait, and taken again once sealing has caught up."""
-    service = start(digits, growing_bytes=2**16, max_growing_bytes=2**17)
+    service = start(digits, growing_bytes=2**16, max_growing_bytes=2**18)
     body = {"inputs": [ROW] * 500, "targets": [1] * 500}
     with try_lease(tmp_path / "state/digits/1/segments.lock") as lease:
         assert lease is not None

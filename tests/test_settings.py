@@ -171,7 +171,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
         (["--max-age-s", "inf"], "--max-age-s: "),
         (["--max-segment-rows", "0"], "--max-segment-rows: "),
         (["--busy-ms", "-1"], "--busy-ms: "),
-        (["--growing-bytes", "100000000"], "max_growing_bytes (134217728) is less than twice"),
+        (["--growing-bytes", "200000000"], "max_growing_bytes (268435456) is less than twice"),
         (["--max-queue-rows", "10"], "max_request_rows (4096) is more than max_queue_rows (10)"),
     ],
 )

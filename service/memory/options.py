@@ -12,11 +12,11 @@ __all__ = ["MemoryOptions"]
 class MemoryOptions:
     """Bounds and build parameters of a memory."""
 
-    growing_bytes: int = 2 << 20
+    growing_bytes: int = 4 << 20
     """Size of a growing segment; exact search is cheap while one fits the processor's cache."""
     max_pending_rows: int = 65_536
     """Rows that wait for the disk before an append is refused with QueueFull."""
-    max_growing_bytes: int = 128 << 20
+    max_growing_bytes: int = 256 << 20
     """Rows that wait to be sealed; beyond it appends are refused with QueueFull."""
     max_segment_rows: int = 4_000_000
     """Merging stops at this size, which bounds the memory of a build."""

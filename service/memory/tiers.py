@@ -63,7 +63,8 @@ class Tiers:
     ) -> None:
         self._folders = folders
         self._shape = shape
-        self._row_bytes = 4 * shape.dim + shape.codec.native(shape.width).stride + 12
+        # The kernel keeps a vector twice: by row, and in the order in which it scans.
+        self._row_bytes = 8 * shape.dim + shape.codec.native(shape.width).stride + 12
         self._capacity = max(_FEWEST_GROWING_ROWS, growing_bytes // self._row_bytes)
         self.snapshot = Snapshot(fitted, (), {}, (), Position())
 

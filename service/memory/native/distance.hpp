@@ -27,12 +27,15 @@ namespace resmem {
 #undef RESMEM_TARGET
 #endif
 
+constexpr std::size_t kTileRows = 16;
+
 struct Distance {
   const char* name;
   // float32 arithmetic: fast enough to rank thousands of candidates.
   void (*to_each)(const float* query, const float* const* rows, std::size_t n, std::size_t d,
                   float* out);
-  void (*to_block)(const float* query, const float* rows, std::size_t n, std::size_t d, float* out);
+  // The same to `n` tiles of `kTileRows` rows each; `out` has room for all of them.
+  void (*to_tiles)(const float* query, const float* tiles, std::size_t n, std::size_t d, float* out);
   // float64 arithmetic, for the k that are weighed: exp(-d/sigma) amplifies a rounding error of
   // d by d/sigma, and overflows for rows that float32 can hold.
   double (*exact)(const float* a, const float* b, std::size_t d);
@@ -42,11 +45,11 @@ inline Distance pick_distance() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f"))
-    return {"avx512", avx512::squared_to_each, avx512::squared_to_block, avx512::squared_exact};
+    return {"avx512", avx512::squared_to_each, avx512::squared_to_tiles, avx512::squared_exact};
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return {"avx2", avx2::squared_to_each, avx2::squared_to_block, avx2::squared_exact};
+    return {"avx2", avx2::squared_to_each, avx2::squared_to_tiles, avx2::squared_exact};
 #endif
-  return {"baseline", baseline::squared_to_each, baseline::squared_to_block,
+  return {"baseline", baseline::squared_to_each, baseline::squared_to_tiles,
           baseline::squared_exact};
 }
 

@@ -31,7 +31,8 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
       throw py::value_error("a segment has another dimension or width than the batch");
     const std::size_t rows = segment->rows();
     if (rows > 0)
-      views.push_back({segment.get(), dynamic_cast<const SealedSegment*>(segment.get()), rows});
+      views.push_back({segment.get(), dynamic_cast<const SealedSegment*>(segment.get()),
+                       dynamic_cast<const GrowingSegment*>(segment.get()), rows});
   }
   const py::ssize_t n = queries.shape(0), columns = static_cast<py::ssize_t>(k);
   Array<float> residuals = filled<float>(n, static_cast<py::ssize_t>(width), 0.0F);
@@ -47,10 +48,12 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
     py::gil_scoped_release unlocked;
     thread_local SoftKnn soft_knn;
     const Rule rule{k, ef, sigma, alpha};
-    for (py::ssize_t i = 0; i < n; ++i) {
-      soft_knn.correct(views, query + i * static_cast<py::ssize_t>(dim), rule, width,
-                       residual + i * static_cast<py::ssize_t>(width));
-      py::ssize_t at = i * columns;
+    const auto total = static_cast<std::size_t>(n);
+    for (std::size_t i = 0; i < total; ++i) {
+      const std::size_t q = i % kScanned;
+      if (q == 0) soft_knn.scan(views, query + i * dim, std::min(kScanned, total - i), rule);
+      soft_knn.correct(views, query + i * dim, q, rule, width, residual + i * width);
+      std::size_t at = i * k;
       for (const Neighbour& neighbour : soft_knn.neighbours()) {
         sequence[at] = neighbour.sequence;
         distance[at] = neighbour.distance;

@@ -47,9 +47,6 @@ class Segment {
   virtual void check() const {}
   // Throws CorruptGraph, and lets `check` throw it from now on.
   [[noreturn]] virtual void fail(const char* what) const { throw CorruptGraph(what); }
-  // Appends the nearest living of the first `rows` rows to `hits`, at most k, in no order.
-  virtual void nearest(const float* query, std::size_t rows, std::size_t k, std::size_t ef,
-                       Scratch& scratch, std::vector<Hit>& hits) const = 0;
 
   std::size_t dim() const { return dim_; }
   const Codec& codec() const { return codec_; }
@@ -167,8 +164,9 @@ class SealedSegment : public Segment {
   const float* vector(std::uint32_t element) const override { return graph_.vector(element); }
   std::uint32_t row(std::uint32_t element) const { return graph_.row(element); }
 
-  void nearest(const float* query, std::size_t, std::size_t k, std::size_t ef, Scratch& scratch,
-               std::vector<Hit>& hits) const override {
+  // Appends the nearest living rows to `hits`, at most k, in no order.
+  void nearest(const float* query, std::size_t k, std::size_t ef, Scratch& scratch,
+               std::vector<Hit>& hits) const {
     graph_.search(query, std::max(ef, k), dead_rows() == 0 ? nullptr : dead_.get(), scratch);
     std::size_t taken = 0;
     for (const auto& candidate : scratch.pool) {
@@ -192,11 +190,16 @@ class SealedSegment : public Segment {
 // Rows are written beyond the published count, then the count is published: readers never lock.
 class GrowingSegment : public Segment {
  public:
+  // float32 may rank rows at nearly the same distance wrongly; which are the k nearest is decided
+  // by exact distances, among some more.
+  static constexpr std::size_t kMargin = 4;
+
   GrowingSegment(std::size_t capacity, std::size_t dim, const Codec& codec)
       : Segment(dim, codec, capacity),
         capacity_(capacity),
         // Left uninitialised: pages that no row has reached cost nothing.
         vectors_(new float[capacity * dim]),
+        tiles_(new float[(capacity + kTileRows - 1) / kTileRows * kTileRows * dim]),
         weights_(new float[capacity]),
         codes_(new std::uint8_t[capacity * codec.stride()]),
         sequences_(new std::int64_t[capacity]) {
@@ -227,7 +230,7 @@ class GrowingSegment : public Segment {
       throw py::value_error("rows do not have the shape of the segment");
     const std::size_t at = rows_.load(std::memory_order_relaxed);
     const std::size_t taken = std::min(n - start, capacity_ - at);
-    std::copy_n(vectors.data() + start * dim_, taken * dim_, vectors_.get() + at * dim_);
+    write_vectors(vectors.data() + start * dim_, taken, at);
     const std::size_t stride = codec_.stride();
     std::copy_n(codes.data() + start * stride, taken * stride, codes_.get() + at * stride);
     std::copy_n(weights.data() + start, taken, weights_.get() + at);
@@ -243,7 +246,7 @@ class GrowingSegment : public Segment {
     std::size_t to = 0;
     for (std::size_t row = 0; row < rows(); ++row) {
       if (sequences_[row] <= last || !alive(row)) continue;
-      std::copy_n(vectors_.get() + row * dim_, dim_, copy->vectors_.get() + to * dim_);
+      copy->write_vectors(vectors_.get() + row * dim_, 1, to);
       std::copy_n(codes_.get() + row * stride, stride, copy->codes_.get() + to * stride);
       copy->weights_[to] = weights_[row];
       copy->sequences_[to++] = sequences_[row];
@@ -252,43 +255,91 @@ class GrowingSegment : public Segment {
     return copy;
   }
 
-  void nearest(const float* query, std::size_t rows, std::size_t k, std::size_t, Scratch&,
-               std::vector<Hit>& hits) const override {
-    const std::size_t begin = hits.size();
-    scan(query, rows, k, hits);
-    // Squares overflow float32 long before the rows do; then every far row ties at infinity.
-    const bool overflowed = std::any_of(hits.begin() + static_cast<std::ptrdiff_t>(begin), hits.end(),
-                                        [](const Hit& h) { return std::isinf(h.squared); });
-    if (overflowed && rows > k) rescan_exactly(query, rows, k, begin, hits);
+  // For each of `n` queries the k nearest of the first `rows`, and some more, appended to its hits.
+  // Rows are read once for all queries: what bounds a scan is the way from memory.
+  void nearest(const float* queries, std::size_t n, std::size_t rows, std::size_t k,
+               std::vector<Hit>* hits) const {
+    std::vector<Nearest> found;
+    found.reserve(n);
+    for (std::size_t q = 0; q < n; ++q) found.push_back({hits[q], k + kMargin});
+    const bool all_alive = dead_rows() == 0;
+    for (std::size_t block = 0; block < rows; block += kBlock) {
+      const std::size_t size = std::min(kBlock, rows - block);
+      for (std::size_t q = 0; q < n; ++q)
+        scan(queries + q * dim_, block, size, all_alive, found[q]);
+    }
+    for (std::size_t q = 0; q < n; ++q) {
+      found[q].finish();
+      // Squares overflow float32 long before the rows do; then every far row ties at infinity.
+      if (rows > k && found[q].reaches_infinity())
+        rescan_exactly(queries + q * dim_, rows, k, found[q].begin, hits[q]);
+    }
   }
 
  private:
-  static constexpr std::size_t kBlock = 256;
+  static constexpr std::size_t kBlock = 8 * kTileRows;  // of d = 64 they fit the first cache
+  // Readers look at whole tiles and leave out the lanes of rows that are not published yet.
+  void write_vectors(const float* vectors, std::size_t n, std::size_t at) {
+    std::copy_n(vectors, n * dim_, vectors_.get() + at * dim_);
+    for (std::size_t row = at; row < at + n; ++row, vectors += dim_) {
+      float* lane = tiles_.get() + row / kTileRows * kTileRows * dim_ + row % kTileRows;
+      for (std::size_t j = 0; j < dim_; ++j) lane[j * kTileRows] = vectors[j];
+    }
+  }
 
   bool alive(std::size_t row) const { return dead_[row].load(std::memory_order_relaxed) == 0; }
 
-  // Keeps the k nearest as a heap, the farthest on top.
-  void scan(const float* query, std::size_t rows, std::size_t k, std::vector<Hit>& hits) const {
-    const auto begin = static_cast<std::ptrdiff_t>(hits.size());
-    const bool all_alive = dead_rows() == 0;
+  // The `kept` nearest of what was offered, and as many again before it is cut back: quicker than
+  // a heap, which pays for each that comes.
+  struct Nearest {
+    Nearest(std::vector<Hit>& hits, std::size_t kept)
+        : begin(hits.size()), kept_(kept), hits_(&hits) {}
+
+    void offer(float squared, std::size_t row) {
+      hits_->push_back({squared, static_cast<std::uint32_t>(row)});
+      if (hits_->size() - begin == 2 * kept_) cut();
+    }
+
+    void finish() {
+      if (hits_->size() - begin > kept_) cut();
+    }
+
+    bool reaches_infinity() const {
+      return std::any_of(hits_->begin() + static_cast<std::ptrdiff_t>(begin), hits_->end(),
+                         [](const Hit& h) { return std::isinf(h.squared); });
+    }
+
+    float limit = std::numeric_limits<float>::infinity();  // what is farther need not be offered
+    std::size_t begin;
+
+   private:
+    void cut() {
+      const auto first = hits_->begin() + static_cast<std::ptrdiff_t>(begin);
+      const auto last = first + static_cast<std::ptrdiff_t>(kept_ - 1);
+      std::nth_element(first, last, hits_->end(), ByDistance{});
+      limit = last->squared;
+      hits_->resize(begin + kept_);
+    }
+
+    std::size_t kept_;
+    std::vector<Hit>* hits_;
+  };
+
+  void scan(const float* query, std::size_t block, std::size_t size, bool all_alive,
+            Nearest& found) const {
     float squared[kBlock];
-    std::size_t held = 0;
-    for (std::size_t block = 0; block < rows; block += kBlock) {
-      const std::size_t n = std::min(kBlock, rows - block);
-      distance.to_block(query, vectors_.get() + block * dim_, n, dim_, squared);
-      for (std::size_t i = 0; i < n; ++i) {
-        if (held == k && squared[i] > hits[static_cast<std::size_t>(begin)].squared) continue;
-        const std::size_t row = block + i;
-        if (!all_alive && !alive(row)) continue;
-        if (held == k) {
-          std::pop_heap(hits.begin() + begin, hits.end(), ByDistance{});
-          hits.pop_back();
-        } else {
-          ++held;
-        }
-        hits.push_back({squared[i], static_cast<std::uint32_t>(row)});
-        std::push_heap(hits.begin() + begin, hits.end(), ByDistance{});
-      }
+    const std::size_t tiles = (size + kTileRows - 1) / kTileRows;
+    distance.to_tiles(query, tiles_.get() + block * dim_, tiles, dim_, squared);
+    for (std::size_t tile = 0; tile < tiles; ++tile) {
+      const float* lanes = squared + tile * kTileRows;
+      int near = 0;
+      for (std::size_t l = 0; l < kTileRows; ++l) near |= lanes[l] <= found.limit;
+      if (near == 0) continue;
+      const std::size_t first = block + tile * kTileRows;
+      const std::size_t lanes_used = std::min(kTileRows, size - tile * kTileRows);
+      for (std::size_t l = 0; l < lanes_used; ++l)
+        if (lanes[l] <= found.limit && (all_alive || alive(first + l)))
+          found.offer(lanes[l], first + l);
     }
   }
 
@@ -307,7 +358,7 @@ class GrowingSegment : public Segment {
   }
 
   std::size_t capacity_;
-  std::unique_ptr<float[]> vectors_, weights_;
+  std::unique_ptr<float[]> vectors_, tiles_, weights_;  // vectors twice: by row, and to be scanned
   std::unique_ptr<std::uint8_t[]> codes_;
   std::unique_ptr<std::int64_t[]> sequences_;
   std::atomic<std::size_t> rows_{0};

@@ -1,4 +1,4 @@
-// The soft k-nearest-neighbour average over several segments, for one query at a time.
+// The soft k-nearest-neighbour average over several segments.
 #pragma once
 
 #include <cmath>
@@ -19,8 +19,12 @@ struct Rule {
 struct View {
   const Segment* segment;
   const SealedSegment* sealed;  // the same segment where it is sealed, else null
+  const GrowingSegment* growing;  // the same where it is growing
   std::size_t rows;
 };
+
+// Queries that are scanned for together; their distances and hits stay in the cache.
+constexpr std::size_t kScanned = 32;
 
 struct Neighbour {
   double distance;
@@ -32,10 +36,23 @@ struct Neighbour {
 
 class SoftKnn {
  public:
-  // Fills `neighbours()`, the nearest first, and writes the weighted sum of residuals `[L]`.
-  void correct(const std::vector<View>& views, const float* query, const Rule& rule,
+  // Scans the growing segments for `n` queries, at most kScanned, that `correct` is then called for.
+  void scan(const std::vector<View>& views, const float* queries, std::size_t n, const Rule& rule) {
+    for (std::size_t q = 0; q < n; ++q) scanned_[q].clear();
+    for (const View& view : views) {
+      if (view.growing == nullptr) continue;
+      for (std::size_t q = 0; q < n; ++q) hits_[q].clear();
+      view.growing->nearest(queries, n, view.rows, rule.k, hits_);
+      for (std::size_t q = 0; q < n; ++q)
+        for (const Hit& hit : hits_[q]) scanned_[q].push_back({hit, &view});
+    }
+  }
+
+  // Fills `neighbours()`, the nearest first, and writes the weighted sum of residuals `[L]`, for
+  // the query that was the `q`-th to be scanned for.
+  void correct(const std::vector<View>& views, const float* query, std::size_t q, const Rule& rule,
                std::size_t width, float* correction) {
-    collect(views, query, rule);
+    collect(views, query, q, rule);
     weigh(rule);
     sum_.assign(width, 0.0);
     double shared = 0.0;
@@ -63,20 +80,23 @@ class SoftKnn {
     }
   };
 
-  void collect(const std::vector<View>& views, const float* query, const Rule& rule) {
-    found_.clear();
+  void collect(const std::vector<View>& views, const float* query, std::size_t q,
+               const Rule& rule) {
+    std::vector<Found>& found = scanned_[q];
     for (const View& view : views) {
-      hits_.clear();
-      view.segment->nearest(query, view.rows, rule.k, rule.ef, scratch_, hits_);
-      for (const Hit& hit : hits_) found_.push_back({hit, &view});
+      if (view.sealed == nullptr) continue;
+      hits_[0].clear();
+      view.sealed->nearest(query, rule.k, rule.ef, scratch_, hits_[0]);
+      for (const Hit& hit : hits_[0]) found.push_back({hit, &view});
     }
-    if (found_.size() > rule.k) {
+    const std::size_t kept = rule.k + GrowingSegment::kMargin;
+    if (found.size() > kept) {
       std::nth_element(
-          found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(rule.k), found_.end());
-      found_.resize(rule.k);
+          found.begin(), found.begin() + static_cast<std::ptrdiff_t>(kept), found.end());
+      found.resize(kept);
     }
     neighbours_.clear();
-    for (const Found& f : found_) {
+    for (const Found& f : found) {
       const Segment& segment = *f.view->segment;
       const double squared =
           distance.exact(query, segment.vector(f.hit.row), segment.dim());
@@ -89,6 +109,7 @@ class SoftKnn {
     std::sort(neighbours_.begin(), neighbours_.end(), [](const Neighbour& a, const Neighbour& b) {
       return a.distance != b.distance ? a.distance < b.distance : a.sequence > b.sequence;
     });
+    if (neighbours_.size() > rule.k) neighbours_.resize(rule.k);
   }
 
   // w_i = m_i e_i / (alpha + sum_j m_j e_j) with e_i = exp(-d_i/sigma), both sides multiplied by
@@ -105,8 +126,8 @@ class SoftKnn {
   }
 
   Scratch scratch_;
-  std::vector<Hit> hits_;
-  std::vector<Found> found_;
+  std::vector<Hit> hits_[kScanned];
+  std::vector<Found> scanned_[kScanned];
   std::vector<Neighbour> neighbours_;
   std::vector<double> sum_;
 };
