@@ -12,7 +12,7 @@ from service.api.card import ModelCard
 from service.api.endpoint import Endpoint
 from service.api.gate import Gate
 from service.api.limits import RequestLimits
-from service.api.patience import while_client_waits
+from service.api.patience import Patience
 from service.api.prediction_body import FIELDS, Selection, encode_predictions, nearest_memories
 from service.errors import InvalidInput
 from service.inference.rows import Rows
@@ -55,6 +55,7 @@ class PredictEndpoint(Endpoint):
         self._gate = gate
         self._limits = limits
         self._on_stage = metrics.on_stage
+        self._patience = Patience()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes:
         """The JSON body of the answer; whatever is wrong is raised."""
@@ -63,13 +64,13 @@ class PredictEndpoint(Endpoint):
         began = perf_counter()
         request = PredictRequest.decode(body, backend.card, self._limits)
         self._on_stage("decode", perf_counter() - began)
-        with while_client_waits(receive):
-            predictions = await backend.predictor.predict(request.rows)
-            neighbours = None
-            if request.selection.neighbours:
-                neighbours = await nearest_memories(
-                    predictions.correction, backend.predictor.memory, request.selection.neighbours
-                )
+        predictor = backend.predictor
+        predictions = await self._patience.wait(predictor.predict(request.rows), receive)
+        neighbours = None
+        if request.selection.neighbours:
+            neighbours = await nearest_memories(
+                predictions.correction, predictor.memory, request.selection.neighbours
+            )
         began = perf_counter()
         encoded = encode_predictions(predictions, neighbours, request.selection, backend.card)
         self._on_stage("encode", perf_counter() - began)

@@ -40,7 +40,7 @@ class Request(Generic[R, T]):
     """One submission: its rows, how many of them were taken, and what came of them so far."""
 
     rows: R
-    future: Future[list[T]]
+    future: Future[T]
     arrived: float
     size: int
     taken: int = 0

@@ -68,10 +68,12 @@ class Batcher(Generic[R, T]):
         run: RunBatch[R, T],
         limits: Limits,
         *,
+        join: Callable[[list[T]], T],
         on_batch: Callable[[int, Sequence[float]], None],
     ) -> None:
         """Set up a batcher that does not run yet.
 
+        `join` makes one answer of the results of a request's parts, in the order of its rows.
         `run` and `on_batch` are called in the batch thread or in the event loop, never in both at
         once. If `run` raises, every part of that batch runs again alone, so that only the guilty
         fail. `on_batch` is told the rows of each batch and the seconds that the requests which
@@ -79,6 +81,7 @@ class Batcher(Generic[R, T]):
         """
         self._run = run
         self._limits = limits
+        self._join = join
         self._on_batch = on_batch
         self._inbox: SimpleQueue[Request[R, T] | None] = SimpleQueue()
         self._waiting: BatchQueue[R, T] = BatchQueue()
@@ -112,14 +115,16 @@ class Batcher(Generic[R, T]):
         )
         self._thread.start()
 
-    async def submit(self, rows: R) -> list[T]:
-        """Queue at least one row; the results of its parts, in the order of its rows.
+    def submit(self, rows: R) -> "asyncio.Future[T]":
+        """Queue at least one row; who cancels the future gives up on it.
+
+        The future ends with the answer, with NotReady where the batcher closes first, or with
+        whatever `run` raised for these rows.
 
         Raises:
-            NotReady: not started, or closed before it ran.
+            NotReady: not started, or closed.
             TooManyRows: more rows than the queue could ever hold.
             QueueFull: the queue has no room for it now.
-            Exception: whatever `run` raised for these rows.
         """
         if self._loop is None or self._closed:
             raise NotReady("the service is not ready for requests")
@@ -130,7 +135,8 @@ class Batcher(Generic[R, T]):
             raise TooManyRows(f"{size} rows are more than the queue holds: {bound}", "inputs")
         if self._rows + size > bound:
             raise QueueFull(f"the queue has no room for {size} rows; it holds {bound}")
-        request = Request[R, T](rows, self._loop.create_future(), perf_counter(), size)
+        future: asyncio.Future[T] = self._loop.create_future()
+        request: Request[R, T] = Request(rows, future, perf_counter(), size)
         self._rows += size
         if self._handed or not self._inline_s:
             self._hand_over(request)
@@ -138,7 +144,7 @@ class Batcher(Generic[R, T]):
             if not self._fresh:
                 self._loop.call_soon(self._sort)
             self._fresh.append(request)
-        return await request.future
+        return future
 
     async def close(self) -> None:
         """Refuse what comes, let the running batch end, and end all that waits with NotReady."""
@@ -264,7 +270,7 @@ class Batcher(Generic[R, T]):
             if request.error is not None:
                 request.future.set_exception(request.error)
             else:
-                request.future.set_result(request.results)
+                request.future.set_result(self._join(request.results))
 
     def _end(self) -> None:
         """End what the thread has left; in the event loop, so that nothing slips in."""

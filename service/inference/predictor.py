@@ -1,5 +1,6 @@
 """Prediction and memorization: the base model and the memory behind one batcher."""
 
+import asyncio
 from collections.abc import Sequence
 from itertools import accumulate
 from time import perf_counter
@@ -50,7 +51,10 @@ class Predictor:
         self._limits = limits or Limits()
         self._observer: InferenceObserver = observer or Unobserved()
         self._batcher = Batcher[Rows, Predictions](
-            self._run, self._limits, on_batch=self._observer.on_batch
+            self._run,
+            self._limits,
+            join=Predictions.concatenate,
+            on_batch=self._observer.on_batch,
         )
         self._budget = ScoringBudget()
         self._learner = Learner(
@@ -75,14 +79,15 @@ class Predictor:
         """End what waits with NotReady and stop."""
         await self._batcher.close()
 
-    async def predict(self, rows: Rows) -> Predictions:
-        """Predict n rows, at least 1.
+    def predict(self, rows: Rows) -> "asyncio.Future[Predictions]":
+        """Predict n rows, at least 1; who cancels the future gives up on them.
+
+        It ends with InvalidInput where the model refuses a row, or has no finite answer to it.
 
         Raises:
-            InvalidInput: the model refuses a row, or its output for one is not finite.
             QueueFull, TooManyRows, NotReady: see `Batcher.submit`.
         """
-        return Predictions.concatenate(await self._batcher.submit(rows))
+        return self._batcher.submit(rows)
 
     async def memorize(
         self,

@@ -7,6 +7,7 @@ from math import ceil
 import uvicorn
 
 from service.app import ResmemApp
+from service.server.whole_responses import WholeResponses
 from service.telemetry.logs import fields
 
 __all__ = ["HttpServer"]
@@ -25,7 +26,7 @@ class HttpServer(uvicorn.Server):
         config = uvicorn.Config(
             app.asgi,
             loop="uvloop",
-            http="httptools",
+            http=WholeResponses,
             ws="none",
             lifespan="on",
             log_config=None,

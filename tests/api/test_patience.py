@@ -7,49 +7,86 @@ import pytest
 from starlette.types import Message
 
 from service.api.body import Disconnected
-from service.api.patience import while_client_waits
+from service.api.patience import Patience
 from service.inference.base_model import BaseModel, BaseOutput
 from service.inference.rows import Rows
 from tests.api.conftest import Start
 from tests.conftest import FittedModel
 
 
-def test_a_client_that_stays() -> None:
-    async def receive() -> Message:
-        return await asyncio.Future()
+async def stays() -> Message:
+    return await asyncio.Future()
 
+
+async def goes() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def test_a_client_that_stays() -> None:
     async def wait() -> str:
-        with while_client_waits(receive):
-            await asyncio.sleep(0.1)  # past the patience, so that the watcher has begun
-            return "answer"
+        future = asyncio.get_running_loop().create_future()
+        answer = asyncio.create_task(Patience().wait(future, stays))
+        await asyncio.sleep(0.2)  # past the patience, so that a watcher has begun
+        future.set_result("answer")
+        return str(await answer)
 
     assert asyncio.run(wait()) == "answer"
 
 
 def test_a_client_that_goes() -> None:
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    async def wait() -> int:
-        with pytest.raises(Disconnected), while_client_waits(receive):
-            await asyncio.Future()
+    async def wait() -> None:
+        future = asyncio.get_running_loop().create_future()
+        with pytest.raises(Disconnected):
+            await Patience().wait(future, goes)
+        assert future.cancelled()
         task = asyncio.current_task()
         assert task is not None
-        return task.cancelling()
+        assert task.cancelling() == 0
 
-    assert asyncio.run(wait()) == 0
+    asyncio.run(wait())
+
+
+def test_each_request_has_its_own_client() -> None:
+    async def wait() -> None:
+        patience, loop = Patience(), asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in range(3)]
+        waits = [
+            asyncio.create_task(patience.wait(future, receive))
+            for future, receive in zip(futures, (stays, goes, stays), strict=True)
+        ]
+        with pytest.raises(Disconnected):
+            await waits[1]
+        futures[0].set_result(0)
+        futures[2].set_exception(KeyError("its own"))
+        assert await waits[0] == 0
+        with pytest.raises(KeyError):
+            await waits[2]
+        # It looks again for those that come after it had nobody left to look at.
+        await asyncio.sleep(0.2)
+        with pytest.raises(Disconnected):
+            await patience.wait(loop.create_future(), goes)
+
+    asyncio.run(wait())
+
+
+def test_no_watcher_outlives_its_request() -> None:
+    async def wait() -> None:
+        future = asyncio.get_running_loop().create_future()
+        answer = asyncio.create_task(Patience().wait(future, stays))
+        await asyncio.sleep(0.2)
+        assert len(asyncio.all_tasks()) == 3  # this one, the request's, its watcher
+        future.set_result(None)
+        await answer
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(wait())
 
 
 def test_a_task_cancelled_by_others_stays_cancelled() -> None:
-    async def receive() -> Message:
-        return await asyncio.Future()
-
-    async def wait() -> None:
-        with while_client_waits(receive):
-            await asyncio.Future()
-
     async def cancel() -> None:
-        task = asyncio.create_task(wait())
+        future = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(Patience().wait(future, stays))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

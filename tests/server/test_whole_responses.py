@@ -1,0 +1,145 @@
+"""Uvicorn itself over a transport that remembers each write."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.server.whole_responses import WholeResponses
+
+
+class Recorder(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.closed = False
+        self.read_paused = False
+
+    def write(self, data: Any) -> None:
+        assert not self.closed
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.read_paused = True
+
+    def resume_reading(self) -> None:
+        self.read_paused = False
+
+
+def answering(*bodies: bytes, status: int = 200, length: bool = True) -> ASGIApp:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"%d" % sum(map(len, bodies)))] if length else []
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for at, body in enumerate(bodies, 1):
+            await asyncio.sleep(0)
+            more = at < len(bodies)
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+    return app
+
+
+def exchange(app: ASGIApp, *requests: bytes) -> Recorder:
+    """What is written for requests that come one after the other on one connection."""
+    transport = Recorder()
+
+    async def main() -> None:
+        config = uvicorn.Config(app, http=WholeResponses, ws="none", log_config=None)
+        config.load()
+        server = uvicorn.Server(config)
+        protocol = WholeResponses(config, server.server_state, {})
+        protocol.connection_made(transport)
+        for request in requests:
+            protocol.data_received(request)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        protocol.connection_lost(None)
+
+    asyncio.run(main())
+    return transport
+
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def test_head_and_body_go_out_together() -> None:
+    transport = exchange(answering(b"body"), GET, GET)
+    assert len(transport.writes) == 2
+    for written in transport.writes:
+        assert written.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert written.endswith(b"\r\n\r\nbody")
+
+
+def test_a_body_that_looks_like_a_head_stays_a_body() -> None:
+    tricky = b"HTTP/1.1 200 OK\r\n\r\n"
+    transport = exchange(answering(tricky, tricky), GET, GET)
+    whole = b"".join(transport.writes)
+    assert whole.count(b"content-length") == 2
+    assert whole.endswith(tricky + tricky)
+    assert len(transport.writes) == 4
+
+
+def test_parts_of_a_long_body_do_not_wait_for_each_other() -> None:
+    transport = exchange(answering(b"a", b"b", length=False), GET)
+    assert len(transport.writes) == 2
+    assert transport.writes[0].endswith(b"\r\n\r\n1\r\na\r\n")
+    assert transport.writes[1] == b"1\r\nb\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("app", "request_"),
+    [
+        (answering(b"body"), GET.replace(b"GET", b"HEAD")),
+        (answering(b"", status=204, length=False), GET),
+        (answering(b""), GET),
+    ],
+)
+def test_a_head_alone_goes_out(app: ASGIApp, request_: bytes) -> None:
+    transport = exchange(app, request_)
+    assert b"".join(transport.writes).endswith(b"\r\n\r\n")
+    assert transport.writes[0].startswith(b"HTTP/1.1 20")
+
+
+def test_to_continue_is_said_at_once() -> None:
+    transport = Recorder()
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        while not body:
+            body = (await receive())["body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+
+    async def main() -> None:
+        config = uvicorn.Config(app, http=WholeResponses, ws="none", log_config=None)
+        config.load()
+        protocol = WholeResponses(config, uvicorn.Server(config).server_state, {})
+        protocol.connection_made(transport)
+        protocol.data_received(head)
+        await asyncio.sleep(0.01)
+        assert transport.writes == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+        protocol.data_received(b"ok")
+        await asyncio.sleep(0.01)
+        protocol.connection_lost(None)
+
+    asyncio.run(main())
+    assert transport.writes[1].endswith(b"2\r\nok\r\n0\r\n\r\n")
+
+
+def test_an_app_that_dies_in_between_closes_after_what_it_said() -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError
+
+    transport = exchange(app, GET)
+    assert transport.closed
+    assert transport.writes[0].startswith(b"HTTP/1.1 200 OK")
