@@ -9,7 +9,7 @@ ARGS ?=
 export VENV PYTHON
 
 # What an installed environment depends on: editing Python alone needs no new install.
-BUILD := pyproject.toml setup.py deploy/venv.sh $(wildcard service/memory/native/*)
+BUILD := pyproject.toml setup.py deploy/venv.sh $(wildcard service/*/native/*)
 
 BENCHMARKS := search mapped memorize
 
@@ -48,5 +48,5 @@ bench: $(BIN)/.installed-bench ## Run the speed benchmarks; benchmarks/quality h
 .PHONY: clean
 clean: ## Remove what was built; state and model_store stay
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/out
-	@rm -f service/memory/*.so
+	@rm -f service/*/*.so
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

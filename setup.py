@@ -1,22 +1,28 @@
-"""Builds the search kernel; everything else about the package stands in pyproject.toml."""
+"""Builds what is written in C++; everything else about the package stands in pyproject.toml."""
 
 from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
 
-NATIVE = Path("service/memory/native")
+
+def extension(name: str, main: str) -> Pybind11Extension:
+    """A module from one translation unit and the headers beside it."""
+    source = Path(main)
+    return Pybind11Extension(
+        name,
+        [str(source)],
+        depends=sorted(str(path) for path in source.parent.iterdir()),
+        cxx_std=17,
+        # No -march=native: the kernel picks its instruction set when it is loaded, so that one
+        # build runs on every machine of its architecture.
+        extra_compile_args=["-O3", "-Wall", "-Wno-psabi"],
+    )
+
 
 setup(
     ext_modules=[
-        # No -march=native: the kernel picks its instruction set when it is loaded, so that one
-        # build runs on every machine of its architecture.
-        Pybind11Extension(
-            "service.memory._kernel",
-            [str(NATIVE / "module.cpp")],
-            depends=sorted(str(path) for path in NATIVE.iterdir()),
-            cxx_std=17,
-            extra_compile_args=["-O3", "-Wall", "-Wno-psabi"],
-        )
+        extension("service.memory._kernel", "service/memory/native/module.cpp"),
+        extension("service.inference._nested_lists", "service/inference/native/nested_lists.cpp"),
     ]
 )

@@ -129,8 +129,9 @@ def _copy_of_the_source(folder: Path) -> Path:
 
 def test_wheel_has_the_kernel_the_types_and_every_module(wheel: list[str]) -> None:
     assert "service/py.typed" in wheel
-    assert "service/memory/_kernel.pyi" in wheel
-    assert [name for name in wheel if re.fullmatch(r"service/memory/_kernel\..+\.so", name)]
+    for module in ("memory/_kernel", "inference/_nested_lists"):
+        assert f"service/{module}.pyi" in wheel
+        assert [name for name in wheel if re.fullmatch(rf"service/{module}\..+\.so", name)]
     modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "service").rglob("*.py")}
     assert modules <= set(wheel)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput
+from service.inference._nested_lists import float32_array
 from service.inference.mismatch import explain
 
 __all__ = ["TensorSpec"]
@@ -61,6 +62,8 @@ class TensorSpec:
         return array
 
     def _converted(self, value: object) -> NDArray[Any] | None:
+        if self.dtype == "float32" and (quick := float32_array(value, self.shape)) is not None:
+            return quick
         array = self._of_array(value) if isinstance(value, np.ndarray) else self._of_lists(value)
         return array if array is not None and self._fits(array) else None
 
