@@ -11,6 +11,7 @@ import orjson
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope
 
+from service.api.admission import Admission
 from service.api.body import decode_object, quoted, read_body
 from service.api.card import ModelCard
 from service.api.endpoint import Endpoint
@@ -75,14 +76,17 @@ class MemorizeEndpoint(Endpoint):
         self._gate = gate
         self._limits = limits
         self._on_stage = metrics.on_stage
+        self._admission = Admission()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes:
         """The JSON body of the answer; whatever is wrong is raised."""
         backend = self._gate.enter()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
+        self._admission.check(body, backend.predictor)
         began = perf_counter()
         request = MemorizeRequest.decode(body, backend.card, self._limits)
         self._on_stage("decode", perf_counter() - began)
+        self._admission.note(body, len(request.rows))
         appended = await backend.predictor.memorize(
             request.rows,
             targets=request.targets,

@@ -115,6 +115,16 @@ class Batcher(Generic[R, T]):
         )
         self._thread.start()
 
+    def check_room(self, rows: int) -> None:
+        """Whether so many rows could be queued now, as far as the queue holds them at all.
+
+        Raises:
+            QueueFull: they could not.
+        """
+        bound = self._limits.max_queue_rows
+        if self._rows + min(rows, bound) > bound:
+            raise QueueFull(f"the queue has no room for {rows} rows; it holds {bound}")
+
     def submit(self, rows: R) -> "asyncio.Future[T]":
         """Queue at least one row; who cancels the future gives up on it.
 
@@ -128,13 +138,15 @@ class Batcher(Generic[R, T]):
         """
         if self._loop is None or self._closed:
             raise NotReady("the service is not ready for requests")
-        size, bound = len(rows), self._limits.max_queue_rows
+        size = len(rows)
         if size < 1:
             raise ValueError("a request has at least one row")
-        if size > bound:
-            raise TooManyRows(f"{size} rows are more than the queue holds: {bound}", "inputs")
-        if self._rows + size > bound:
-            raise QueueFull(f"the queue has no room for {size} rows; it holds {bound}")
+        if size > self._limits.max_queue_rows:
+            raise TooManyRows(
+                f"{size} rows are more than the queue holds: {self._limits.max_queue_rows}",
+                "inputs",
+            )
+        self.check_room(size)
         future: asyncio.Future[T] = self._loop.create_future()
         request: Request[R, T] = Request(rows, future, perf_counter(), size)
         self._rows += size

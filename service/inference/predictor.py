@@ -66,6 +66,14 @@ class Predictor:
         """Rows accepted and not yet answered."""
         return self._batcher.queued_rows
 
+    def check_room(self, rows: int) -> None:
+        """Whether so many rows could be queued now.
+
+        Raises:
+            QueueFull: they could not.
+        """
+        self._batcher.check_room(rows)
+
     def warm_up(self) -> None:
         """Run every batch size once, and one row all the way; blocks, call it before `start`."""
         if self.model.warm_up(self._limits.max_batch_rows):

@@ -12,7 +12,7 @@ workers of a service agree where each of them stands without a word.
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import prod
+from math import isfinite, prod
 from typing import Final
 
 import numpy as np
@@ -27,6 +27,8 @@ Labels = Mapping[str, Sequence[str]]
 """The values that each label may have."""
 
 _NO_LABELS: Final[Labels] = {}
+_FEW: Final = 8
+"""Values that are counted one by one in the time that numpy needs to begin."""
 
 
 class Counter:
@@ -73,6 +75,11 @@ class Histogram:
 
     def observe_many(self, values: NDArray[np.floating]) -> None:
         """Counts every finite value of an array of any shape."""
+        if values.size <= _FEW:
+            for value in values.ravel().tolist():
+                if isfinite(value):
+                    self.observe(value)
+            return
         finite = values[np.isfinite(values)]
         added = np.bincount(np.searchsorted(self._edges, finite)).tolist()
         total = float(finite.sum(dtype=np.float64))
