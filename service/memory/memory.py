@@ -1,12 +1,10 @@
 """The residual memory of one model: what was fitted, what was memorized, and how both correct."""
 
 import errno
-import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +12,10 @@ from numpy.typing import NDArray
 from service import durable
 from service.errors import CorruptFile, InvalidInput, JournalUnavailable, QueueFull
 from service.memory import _kernel
+from service.memory.compaction import compact
 from service.memory.group_commit import GroupCommit, then
-from service.memory.journal import Appended, Changes, Journal, Memories, Written
+from service.memory.journal import Appended, Journal, Memories, Written
+from service.memory.journal_follower import JournalFollower
 from service.memory.lease import wait_for_lease
 from service.memory.observer import MemoryObserver, Unobserved
 from service.memory.options import MemoryOptions
@@ -23,7 +23,6 @@ from service.memory.records import Records
 from service.memory.sealed import SealedSegment
 from service.memory.sealing import Sealer
 from service.memory.segment_builder import SegmentBuilder
-from service.memory.segment_policy import renewal
 from service.memory.segment_rows import MemoryShape
 from service.memory.soft_knn import Correction, SoftKnn
 from service.memory.sqlite_journal import SqliteJournal
@@ -33,9 +32,6 @@ from service.memory.write_ahead_log import damage_in
 
 __all__ = ["MemoryStatistics", "ResidualMemory"]
 
-logger = logging.getLogger(__name__)
-
-_CATALOGUE_READINGS = 8
 _PASSING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 """A folder that cannot be written now, and may be later: predictions need not wait for it."""
 
@@ -74,8 +70,7 @@ class ResidualMemory:
         self._options = options
         self._folders = folders = None if state is None else StateFolders(state)
         self._tiers = Tiers(folders, shape, self._fitted, options.growing_bytes)
-        self._refresh_lock = Lock()
-        self._unreadable = False
+        self._follower: JournalFollower | None = None
         self.records = Records(None, self._fitted)
         self._journal: Journal | None = None
         self._sealer: Sealer | None = None
@@ -92,7 +87,8 @@ class ResidualMemory:
             patient=True,
         )
         self.records = Records(self._journal, self._fitted)
-        self._catch_up(since_start=True)
+        self._follower = JournalFollower(self._journal, self._tiers, folders)
+        self._follower.catch_up(since_start=True)
         self._tiers.forget_fitted(self._journal.tombstones(-self._fitted_rows, -1))
         self._builder = SegmentBuilder(folders, shape, options.graph, self._journal, observer)
         if options.maintain:
@@ -257,22 +253,7 @@ class ResidualMemory:
 
     def refresh(self) -> None:
         """Takes over what any process committed since the last time; cheap where nothing was."""
-        journal = self._journal
-        if journal is None:
-            return
-        changed = False
-        with self._refresh_lock:
-            try:
-                if journal.moved():
-                    self._catch_up()
-                    changed = True
-                self._unreadable = False
-            except JournalUnavailable:
-                # A prediction is worth more with the memories known so far than not at all.
-                if not self._unreadable:
-                    logger.exception("the journal cannot be read; using what was read before")
-                self._unreadable = True
-        if changed:
+        if self._follower is not None and self._follower.refresh():
             self._wake_sealer()
 
     def compact(self, *, wait_s: float = 60.0) -> int:
@@ -294,17 +275,7 @@ class ResidualMemory:
         with wait_for_lease(folders.lease, seconds=wait_s) as lease:
             if lease is None:
                 raise JournalUnavailable(f"{folders.lease}: another process builds segments")
-            self.refresh()
-            seen = self._tiers.snapshot
-            sealed = max((entry.last for entry in seen.catalogue), default=0)
-            removed = 0
-            for state in self._tiers.backlog().sealed:
-                if state.dead_rows:
-                    self._builder.carry_out(renewal(state), self._tiers.snapshot.catalogue, lease)
-                    removed += state.dead_rows
-                    self.refresh()
-            journal.erase(seen.position._replace(sequence=sealed))
-        return removed
+            return compact(self._tiers, journal, self._builder, lease, self.refresh)
 
     def close(self) -> None:
         """Finishes queued writes and ends all threads."""
@@ -333,40 +304,6 @@ class ResidualMemory:
     def _wake_sealer(self) -> None:
         if self._sealer is not None:
             self._sealer.wake()
-
-    def _compare(self, changes: Changes) -> None:
-        """What votes must be what the journal has: its tombstones and catalogue bear no checksum.
-
-        Raises:
-            CorruptFile: it is not; the message names the damaged file, where it can be told.
-        """
-        assert self._folders is not None
-        if self._tiers.living() == changes.living():
-            return
-        for segment in self._tiers.snapshot.sealed.values():
-            segment.verify()
-        raise CorruptFile(
-            f"{self._folders.journal} and the segments beside it disagree on which memories there "
-            "are; `resmem verify` tells more"
-        )
-
-    def _catch_up(self, *, since_start: bool = False) -> None:
-        journal = self._written_journal()
-        for _ in range(_CATALOGUE_READINGS):
-            since = None if since_start else self._tiers.snapshot.position
-            try:
-                with journal.changes(since) as changes:
-                    self._tiers.apply(changes)
-                    if since_start:
-                        self._compare(changes)
-                return
-            except (FileNotFoundError, CorruptFile) as error:
-                # Another process may have merged a segment away between the reading and the
-                # opening, and removes it file by file; then the next catalogue has it no more.
-                trouble = error
-        if isinstance(trouble, FileNotFoundError):
-            raise CorruptFile(f"{trouble.filename} is missing, and the catalogue names it")
-        raise trouble
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,0 +1,45 @@
+"""Compaction: what was forgotten leaves the disk."""
+
+from collections.abc import Callable
+
+from service.memory.journal import Journal
+from service.memory.segment_builder import SegmentBuilder
+from service.memory.segment_policy import renewal
+from service.memory.tiers import Tiers
+
+__all__ = ["compact"]
+
+
+def compact(
+    tiers: Tiers,
+    journal: Journal,
+    builder: SegmentBuilder,
+    lease: int,
+    refresh: Callable[[], None],
+) -> int:
+    """Builds every sealed segment that holds forgotten rows anew, and has the journal free theirs.
+
+    Args:
+        tiers: what there is; `refresh` moves them along the journal.
+        journal: of these tiers.
+        builder: builds the segments, from the journal.
+        lease: descriptor of the held lease, which the build process inherits.
+        refresh: called before the first build and after each.
+
+    Returns the number of forgotten rows that were removed from segments.
+
+    Raises:
+        JournalUnavailable: the journal cannot be written.
+        RuntimeError: a build failed; the old segment stays.
+    """
+    refresh()
+    seen = tiers.snapshot
+    sealed = max((entry.last for entry in seen.catalogue), default=0)
+    removed = 0
+    for state in tiers.backlog().sealed:
+        if state.dead_rows:
+            builder.carry_out(renewal(state), tiers.snapshot.catalogue, lease)
+            removed += state.dead_rows
+            refresh()
+    journal.erase(seen.position._replace(sequence=sealed))
+    return removed
