@@ -1,8 +1,8 @@
 """Every error that a caller can cause or must know of, each with the answer that HTTP gives to it.
 
-bytes -> rows -> valid rows -> answered rows: `MalformedBody` and `BodyTooLarge` end the first
-arrow, `InvalidInput` and `TooManyRows` the second, `QueueFull`, `NotReady` and `JournalUnavailable`
-the third.
+bytes -> rows -> valid rows -> answered rows: `MalformedBody`, `BodyTooLarge` and
+`UnsupportedEncoding` end the first arrow, `InvalidInput` and `TooManyRows` the second, `QueueFull`,
+`NotReady` and `JournalUnavailable` the third.
 `service.api` turns any of them into the contract's body in one place.
 """
 
@@ -16,8 +16,10 @@ __all__ = [
     "InvalidInput",
     "InvalidSettings",
     "JournalUnavailable",
+    "LoadFailed",
     "MalformedBody",
     "MemoryNotFound",
+    "ModelNotFound",
     "NotReady",
     "ProviderUnavailable",
     "QueueFull",
@@ -25,6 +27,7 @@ __all__ = [
     "ResmemError",
     "TooManyRows",
     "Unauthorized",
+    "UnsupportedEncoding",
 ]
 
 
@@ -68,6 +71,13 @@ class MemoryNotFound(ResmemError):
     status = 404
 
 
+class ModelNotFound(ResmemError):
+    """The model or version asked for by name is not the one that is served."""
+
+    code = "model_not_found"
+    status = 404
+
+
 class ReloadFailed(ResmemError):
     """The version to bring into service will not do; the one that was served still is."""
 
@@ -87,6 +97,13 @@ class TooManyRows(ResmemError):
 
     code = "too_many_rows"
     status = 413
+
+
+class UnsupportedEncoding(ResmemError):
+    """The body has a `Content-Encoding` that nobody here can undo."""
+
+    code = "unsupported_encoding"
+    status = 415
 
 
 class InvalidInput(ResmemError):
@@ -133,6 +150,12 @@ class BundleError(ResmemError):
     """A bundle or a training set that cannot be used; raised before anything is served."""
 
     code = "bundle_error"
+
+
+class LoadFailed(ResmemError):
+    """A load test cannot be carried out, or the server under load went away."""
+
+    code = "load_failed"
 
 
 class CorruptFile(ResmemError):

@@ -17,6 +17,11 @@ from service.api.auth import KeyRing
 from service.api.edge import Edge
 from service.api.errors import raise_as_ours
 from service.api.gate import Gate
+from service.api.id_path import ID_PATH
+from service.api.inference_protocol import schemas as inference_protocol
+from service.api.inference_protocol.endpoint import InferEndpoint, VersionInferEndpoint
+from service.api.inference_protocol.errors import is_spoken_at
+from service.api.inference_protocol.metadata import MetadataRoutes
 from service.api.limits import RequestLimits
 from service.api.memories import MemoriesRoutes
 from service.api.memorize import MemorizeEndpoint
@@ -47,15 +52,17 @@ _DESCRIPTION: Final = """\
 An ONNX base model answers, a memory of its past mistakes corrects the answer, and the memory learns
 while it serves (ResMem, Yang et al., NeurIPS 2023).
 
-Every error has the body `{"error": {"code", "message", "field"}}`. Where keys are configured, send
-one as `Authorization: Bearer KEY`.
+Every error has the body `{"error": {"code", "message", "field"}}`, below `/v2`, which is the Open
+Inference Protocol, `{"error": "message", "code", "field"}`. Where keys are configured, send one as
+`Authorization: Bearer KEY`.
 """
 
 _BEARER: Final = Security(
     HTTPBearer(auto_error=False, scheme_name="key", description="A key with the route's scope.")
 )
-_PATHS: Final = {"/memories/{id}": "/memories/{id:path}"}
-"""Where an id may hold slashes, the router must be told."""
+_PATHS: Final = {"/memories/{id}": ID_PATH}
+_MODEL: Final = "/v2/models/{name}"
+_VERSION: Final = f"{_MODEL}/versions/{{version}}"
 
 
 class _Api(FastAPI):
@@ -86,6 +93,10 @@ def build_api(
     )
     predict = PredictEndpoint(gate, limits, metrics)
     memorize = MemorizeEndpoint(gate, limits, metrics)
+    infer = InferEndpoint(gate, limits, metrics)
+    infer_version = VersionInferEndpoint(gate, limits, metrics)
+    endpoints = (predict, memorize, infer, infer_version)
+    metadata = MetadataRoutes(gate)
     memories = MemoriesRoutes(gate)
     status = StatusRoutes(gate, metrics)
     admin = AdminRoutes(gate, reload)
@@ -101,14 +112,23 @@ def build_api(
         ("GET", "/healthz"): (status.healthz, HealthBody),
         ("GET", "/readyz"): (status.readyz, HealthBody),
         ("GET", "/metrics"): (status.metrics, None),
+        ("GET", "/v2"): (metadata.server, inference_protocol.ServerMetadataBody),
+        ("GET", "/v2/health/live"): (metadata.live, inference_protocol.LiveBody),
+        ("GET", "/v2/health/ready"): (metadata.ready, inference_protocol.ServerReadyBody),
+        ("GET", _MODEL): (metadata.model, inference_protocol.ModelMetadataBody),
+        ("GET", f"{_MODEL}/ready"): (metadata.model_ready, inference_protocol.ModelReadyBody),
+        ("POST", infer.path): (infer.respond, inference_protocol.InferredBody),
+        ("GET", _VERSION): (metadata.model, inference_protocol.ModelMetadataBody),
+        ("GET", f"{_VERSION}/ready"): (metadata.model_ready, inference_protocol.ModelReadyBody),
+        ("POST", infer_version.path): (infer_version.respond, inference_protocol.InferredBody),
     }
-    descriptions = {"/predict": predict.__doc__, "/memorize": memorize.__doc__}
+    descriptions = {each.path: each.__doc__ for each in endpoints}
     for route in ROUTES:
         handler, body = handlers.get((route.method, route.path), (None, None))
         if handler is not None:  # the documentation's own routes are FastAPI's
             _add(app, route, handler, body, descriptions.get(route.path))
     raise_as_ours(app)
-    app.add_middleware(Edge, gate=gate, endpoints=(predict, memorize), keys=keys, metrics=metrics)
+    app.add_middleware(Edge, gate=gate, endpoints=endpoints, keys=keys, metrics=metrics)
     return app
 
 
@@ -119,8 +139,9 @@ def _add(
     body: type[BaseModel] | None,
     description: str | None,
 ) -> None:
+    error_body = inference_protocol.InferenceErrorBody if is_spoken_at(route.path) else ErrorBody
     answers: dict[int | str, dict[str, Any]] = {
-        code: {"model": ErrorBody, "description": HTTPStatus(code).phrase}
+        code: {"model": error_body, "description": HTTPStatus(code).phrase}
         for code in route.codes
         if code >= 400
     }
@@ -140,7 +161,7 @@ def _add(
         summary=f"{route.method} {route.path}",
         operation_id=_operation_id(route),
         dependencies=[_BEARER] if route.scope else None,
-        openapi_extra=_request_body(route),
+        openapi_extra=_what_handlers_read(route),
     )
 
 
@@ -149,11 +170,25 @@ def _operation_id(route: Route) -> str:
     return "_".join([route.method.lower(), *words])
 
 
-def _request_body(route: Route) -> dict[str, Any] | None:
-    """The endpoints that read the body themselves have FastAPI know nothing of it."""
-    bodies: dict[str, type[BaseModel]] = {"/predict": PredictBody, "/memorize": MemorizeBody}
+def _what_handlers_read(route: Route) -> dict[str, Any]:
+    """The handlers that read path and body themselves have FastAPI know nothing of them."""
+    read: dict[str, Any] = {}
+    if is_spoken_at(route.path):
+        read["parameters"] = [
+            {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+            for part in route.path.split("/")
+            if part.startswith("{")
+        ]
+    bodies: dict[str, type[BaseModel]] = {
+        "/predict": PredictBody,
+        "/memorize": MemorizeBody,
+        InferEndpoint.path: inference_protocol.InferBody,
+        VersionInferEndpoint.path: inference_protocol.InferBody,
+    }
     body = bodies.get(route.path)
-    if body is None:
-        return None
-    content = {"application/json": {"schema": body.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
+    if body is not None:
+        content = {"application/json": {"schema": inference_protocol.inlined(body)}}
+        if body is inference_protocol.InferBody:
+            content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+        read["requestBody"] = {"required": True, "content": content}
+    return read

@@ -5,11 +5,12 @@ import math
 from collections.abc import Mapping
 
 import orjson
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
-from service.errors import BodyTooLarge, InvalidInput, MalformedBody
+from service.api.content_coding import body_too_large, expand
+from service.errors import InvalidInput, MalformedBody
 
-__all__ = ["Disconnected", "decode_object", "quoted", "read_body"]
+__all__ = ["Disconnected", "decode_json", "decode_object", "quoted", "read_body"]
 
 
 class Disconnected(Exception):
@@ -17,28 +18,39 @@ class Disconnected(Exception):
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes.
+    """The whole body, at most `limit` bytes, without its `Content-Encoding`.
 
     Raises:
-        BodyTooLarge: `Content-Length` says so, or the stream has passed the limit.
+        BodyTooLarge: `Content-Length` says so, the stream has passed the limit, or what comes out
+            of it.
+        UnsupportedEncoding, MalformedBody: the encoding is not known, or the body is not in it.
         Disconnected: the client went away before the end.
     """
+    coding = None
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit:
-            raise _too_large(limit)
+            raise body_too_large(limit)
+        if name == b"content-encoding":
+            coding = value
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")  # the common case: one message, no copy
         if len(body) > limit:
-            raise _too_large(limit)
-        return body
+            raise body_too_large(limit)
+    else:
+        body = await _joined(message, receive, limit)
+    return body if coding is None else await expand(body, coding, limit)
+
+
+async def _joined(message: Message, receive: Receive, limit: int) -> bytes:
+    """A body in several messages, the first of which is here."""
     parts = bytearray()
     while True:
         if message["type"] == "http.disconnect":
             raise Disconnected
         parts += message.get("body", b"")
         if len(parts) > limit:
-            raise _too_large(limit)
+            raise body_too_large(limit)
         if not message.get("more_body"):
             return bytes(parts)
         message = await receive()
@@ -56,10 +68,7 @@ def decode_object(body: bytes, known: Mapping[str, bytes]) -> dict[str, object]:
         MalformedBody: the body is not JSON.
         InvalidInput: it is no object, or has a key that is unknown or there twice; names the key.
     """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        value = _not_finite(body, error)
+    value = decode_json(body)
     if not isinstance(value, dict):
         raise InvalidInput("the body must be a JSON object")
     suspicious = b"\\" in body and b"\\u" in body  # the first is far quicker to say no
@@ -73,6 +82,18 @@ def decode_object(body: bytes, known: Mapping[str, bytes]) -> dict[str, object]:
     if suspicious:
         _refuse_twice(body)
     return value
+
+
+def decode_json(body: bytes | memoryview) -> object:
+    """The JSON value of a body.
+
+    Raises:
+        MalformedBody: the body is not JSON.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _not_finite(bytes(body), error)
 
 
 def _not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
@@ -114,7 +135,3 @@ def _refuse_twice(body: bytes) -> None:
     for key in keys:
         if keys.count(key) > 1:
             raise InvalidInput("the key is there twice", key)
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is over the limit of {limit} bytes")

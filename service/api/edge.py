@@ -14,15 +14,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.auth import KeyRing
 from service.api.body import Disconnected
-from service.api.endpoint import Endpoint
-from service.api.errors import answer_to
+from service.api.content_coding import compress, wished_coding
+from service.api.endpoint import JSON, Content, Endpoint, Header
+from service.api.errors import answer_to, error_body
 from service.api.gate import Gate
+from service.api.inference_protocol import errors as inference_protocol
 from service.api.surface import ROUTES, template_of
 from service.telemetry.metrics import Metrics
 
 __all__ = ["Edge"]
 
-_JSON: Final = (b"content-type", b"application/json")
 _CLIENT_GONE: Final = 499
 """The status that metrics show where nobody was left to read one, as nginx has it."""
 _LONGEST_ID: Final = 128
@@ -69,19 +70,26 @@ class Edge:
             needed = _SCOPES.get((method, route))
             if needed is not None:
                 self._keys.admit(authorization, needed)
-            endpoint = self._endpoints.get((method, scope["path"]))
+            endpoint = self._endpoints.get((method, route))
             if endpoint is not None:
-                body = await endpoint.answer(scope, receive)
-                await reply.json(endpoint.status, body)
+                answer = await endpoint.answer(scope, receive)
+                body, headers = answer if isinstance(answer, Content) else (answer, (JSON,))
+                coding = wished_coding(scope["headers"], len(body))
+                if coding is not None:
+                    body = await compress(body, coding)
+                    headers = (*headers, (b"content-encoding", coding))
+                await reply.give(endpoint.status, body, headers)
             else:
                 await self._app(scope, receive, reply.forward)
         except Disconnected:
             pass
         except Exception as error:
-            answer = answer_to(error, request_id)
-            self._metrics.rejections(answer.code).add()
+            spoken = inference_protocol.is_spoken_at(_path(scope))
+            write = inference_protocol.error_body if spoken else error_body
+            failure = answer_to(error, request_id, write)
+            self._metrics.rejections(failure.code).add()
             if not reply.status:
-                await reply.json(answer.status, answer.body, answer.headers)
+                await reply.give(failure.status, failure.body, (JSON, *failure.headers))
         finally:
             crowd.size -= 1
             self._metrics.durations[route](perf_counter() - began)
@@ -116,11 +124,9 @@ class _Reply:
         self._request_id = (b"x-request-id", request_id)
         self.status = 0
 
-    async def json(
-        self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
+    async def give(self, status: int, body: bytes, headers: Iterable[Header]) -> None:
         length = (b"content-length", str(len(body)).encode())
-        head = [_JSON, length, self._request_id, *headers]
+        head = [length, self._request_id, *headers]
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body})

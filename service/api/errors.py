@@ -1,6 +1,7 @@
 """Every error becomes an answer here: `{"error": {"code", "message", "field"}}` and its status."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -9,9 +10,21 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from service.api.content_coding import CODINGS
 from service.errors import InvalidInput, ResmemError
 
-__all__ = ["Answer", "MethodNotAllowed", "RouteNotFound", "answer_to", "raise_as_ours"]
+__all__ = [
+    "Answer",
+    "MethodNotAllowed",
+    "RouteNotFound",
+    "WriteBody",
+    "answer_to",
+    "error_body",
+    "raise_as_ours",
+]
+
+WriteBody = Callable[[str, str, str | None], bytes]
+"""The body for a code, a message and the field at fault, if it is one."""
 
 _RETRY_AFTER_S: Final = b"1"
 
@@ -46,17 +59,28 @@ class Answer:
     body: bytes
 
 
-def answer_to(error: Exception, request_id: str) -> Answer:
-    """The contract's answer to any error; what the caller did not cause is logged, not told."""
+def error_body(code: str, message: str, field: str | None) -> bytes:
+    """The contract's body."""
+    error = {"code": code, "message": message}
+    if field is not None:
+        error["field"] = field
+    return orjson.dumps({"error": error})
+
+
+def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) -> Answer:
+    """The answer to any error; what the caller did not cause is logged, not told."""
     if isinstance(error, ResmemError) and error.status != 500:
         if error.status == 507:
             _log.error("%s [request %s]", error, request_id)
         return Answer(
-            error.status, error.code, _headers(error), _body(error.code, error.message, error.field)
+            error.status,
+            error.code,
+            _headers(error),
+            write(error.code, _encodable(error.message), error.field and _encodable(error.field)),
         )
     _log.error("a request failed [request %s]", request_id, exc_info=error)
     message = f"the server failed; its log tells more under request {request_id}"
-    return Answer(500, "internal", [], _body("internal", message, None))
+    return Answer(500, "internal", [], write("internal", message, None))
 
 
 def raise_as_ours(app: FastAPI) -> None:
@@ -79,13 +103,6 @@ def raise_as_ours(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation)
 
 
-def _body(code: str, message: str, field: str | None) -> bytes:
-    error = {"code": code, "message": _encodable(message)}
-    if field is not None:
-        error["field"] = _encodable(field)
-    return orjson.dumps({"error": error})
-
-
 def _encodable(text: str) -> str:
     """What a client sent may come back in a message, lone surrogates and all."""
     return text.encode(errors="replace").decode()
@@ -96,6 +113,8 @@ def _headers(error: ResmemError) -> list[tuple[bytes, bytes]]:
         return [(b"allow", error.allowed.encode())]
     if error.status == 401:
         return [(b"www-authenticate", b"Bearer")]
+    if error.status == 415:
+        return [(b"accept-encoding", b", ".join(CODINGS))]
     if error.status in (429, 503):
         return [(b"retry-after", _RETRY_AFTER_S)]
     return []

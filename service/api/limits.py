@@ -23,7 +23,16 @@ class RequestLimits:
         """
         parts = inputs.values() if isinstance(inputs, dict) else (inputs,)
         for part in parts:
-            if isinstance(part, list) and len(part) > self.max_request_rows:
-                raise TooManyRows(
-                    f"{len(part)} rows are over the limit of {self.max_request_rows}", "inputs"
-                )
+            if isinstance(part, list):
+                self.check_row_count(len(part))
+
+    def check_row_count(self, rows: int) -> None:
+        """Refuses a request of too many rows.
+
+        Raises:
+            TooManyRows: more than `max_request_rows`.
+        """
+        if rows > self.max_request_rows:
+            raise TooManyRows(
+                f"{rows} rows are over the limit of {self.max_request_rows}", "inputs"
+            )

@@ -47,6 +47,7 @@ class MemoriesRoutes:
     ) -> Response:
         """Lists memories, oldest first: those added online, or those of one source."""
         card, memory = self._enter()
+        memory.refresh()  # another worker may have forgotten some of the bundle's
         # One more than asked for tells whether there is a next page.
         found = memory.records.page(source=source, limit=limit + 1, after=after)
         page = found[:limit]
@@ -60,6 +61,7 @@ class MemoriesRoutes:
     def find(self, id: _Id) -> Response:
         """Shows one memory."""
         card, memory = self._enter()
+        memory.refresh()
         return _json(memory_json(memory.records.find(id), card))
 
     def forget(self, id: _Id) -> Response:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.api.card import ModelCard
 from service.api.memory_body import target_of
+from service.api.ranking import best_class, best_classes
 from service.inference.predictions import Predictions
 from service.inference.residuals import Task
 from service.memory.journal import MemoryRecord
@@ -23,9 +24,6 @@ FIELDS: Final[dict[Task, tuple[str, ...]]] = {
     "classification": ("label", "scores", "base", "correction"),
     "regression": ("value", "base", "correction"),
 }
-
-_SMALL: Final = 4096
-"""Scores that Python itself compares in the time that numpy needs to begin."""
 
 Column = tuple[str, Iterable[object]]
 """A key of each prediction, and its value for each row."""
@@ -139,22 +137,15 @@ _COLUMNS: Final = {"classification": _classification, "regression": _regression}
 
 
 def _best_labels(scores: NDArray[np.float32], labels: Sequence[str]) -> list[str]:
-    if scores.size > _SMALL:
-        return [labels[index] for index in scores.argmax(axis=1).tolist()]
-    # argmax gives up the GIL and then waits for the batch thread to give it back, 70 us under load.
-    return [labels[row.index(max(row))] for row in scores.tolist()]
+    return [labels[index] for index in best_class(scores)]
 
 
 def _top(
     row: tuple[NDArray[np.float32], ...], top: int, fields: frozenset[str], labels: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The best classes of one row, the best first; of equal ones the first, as argmax has it."""
+    """The best classes of one row, the best first."""
     scores, base, correction = row
-    candidates = np.arange(len(scores))
-    if top < len(scores):
-        least = np.partition(scores, len(scores) - top)[len(scores) - top]
-        candidates = np.flatnonzero(scores >= least)
-    order = candidates[np.argsort(-scores[candidates], kind="stable")[:top]]
+    order = best_classes(scores, top)
     columns: list[Column] = [("label", [labels[index] for index in order.tolist()])]
     for field, key, values in (
         ("scores", "score", scores),

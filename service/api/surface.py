@@ -1,5 +1,6 @@
 """The surface: every route, who may use it and how it may answer, each once."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -18,10 +19,12 @@ REASONS: Final = (
     "forbidden",
     "not_found",
     "memory_not_found",
+    "model_not_found",
     "method_not_allowed",
     "reload_failed",
     "body_too_large",
     "too_many_rows",
+    "unsupported_encoding",
     "invalid_input",
     "queue_full",
     "not_ready",
@@ -29,7 +32,7 @@ REASONS: Final = (
     "internal",
 )
 
-_MODEL_ROWS: Final = (400, 413, 422, 429, 500, 503)
+_MODEL_ROWS: Final = (400, 413, 415, 422, 429, 500, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +64,38 @@ ROUTES: Final = (
     Route("GET", "/healthz", None, 200),
     Route("GET", "/readyz", None, 200, (503,)),
     Route("GET", "/metrics", None, 200),
+    Route("GET", "/v2", None, 200),
+    Route("GET", "/v2/health/live", None, 200),
+    Route("GET", "/v2/health/ready", None, 200, (503,)),
+    Route("GET", "/v2/models/{name}", "predict", 200, (404, 500, 503)),
+    Route("GET", "/v2/models/{name}/ready", None, 200, (404, 503)),
+    Route("POST", "/v2/models/{name}/infer", "predict", 200, (*_MODEL_ROWS, 404)),
+    Route("GET", "/v2/models/{name}/versions/{version}", "predict", 200, (404, 500, 503)),
+    Route("GET", "/v2/models/{name}/versions/{version}/ready", None, 200, (404, 503)),
+    Route(
+        "POST", "/v2/models/{name}/versions/{version}/infer", "predict", 200, (*_MODEL_ROWS, 404)
+    ),
     Route("GET", "/docs", None, 200),
     Route("GET", "/openapi.json", None, 200),
 )
 
-_TEMPLATES: Final = {route.path: route.path for route in ROUTES}
-_PREFIXES: Final = {
-    route.path.partition("{")[0]: route.path for route in ROUTES if "{" in route.path
-}
+_FIXED: Final = {route.path for route in ROUTES if "{" not in route.path}
+_TEMPLATES: Final = list(dict.fromkeys(route.path for route in ROUTES if "{" in route.path))
+_PATTERN: Final = re.compile(
+    "|".join(
+        # The id of a memory may hold slashes, a name may not.
+        "(" + re.sub(r"\{\w+\}", "[^/]+", template.replace("{id}", "(?s:.*)")) + ")"
+        for template in _TEMPLATES
+    )
+)
 
 
 def template_of(path: str) -> str:
     """The template that a path matches, so that metrics have few labels; else `OTHER`."""
-    template = _TEMPLATES.get(path)
-    if template is not None and "{" not in template:
-        return template
-    for prefix, template in _PREFIXES.items():
-        if path.startswith(prefix):
-            return template
-    return OTHER
+    if path in _FIXED:
+        return path
+    match = _PATTERN.fullmatch(path)
+    return OTHER if match is None else _TEMPLATES[(match.lastindex or 0) - 1]
 
 
 def series() -> Iterator[Series]:

@@ -134,13 +134,13 @@ class TensorSpec:
             with np.errstate(over="ignore"):
                 return array.astype(want)
         if have.kind == "f":
-            return self._whole(array)
+            return self._whole(array.astype(np.float64, copy=False))  # float16 has no 2**53
         limits = np.iinfo(want)
         if array.size and (int(array.min()) < limits.min or int(array.max()) > limits.max):
             return None
         return array.astype(want)
 
-    def _whole(self, array: NDArray[np.floating[Any]]) -> NDArray[Any] | None:
+    def _whole(self, array: NDArray[np.float64]) -> NDArray[Any] | None:
         """Floats as integers, where every one of them is whole and held exactly."""
         limits = np.iinfo(self.dtype)
         low, high = max(limits.min, -_LARGEST_EXACT), min(limits.max, _LARGEST_EXACT)

@@ -68,6 +68,15 @@ def test_who_may_use_which_route() -> None:
         ("GET", "/healthz"): None,
         ("GET", "/readyz"): None,
         ("GET", "/metrics"): None,
+        ("GET", "/v2"): None,
+        ("GET", "/v2/health/live"): None,
+        ("GET", "/v2/health/ready"): None,
+        ("GET", "/v2/models/{name}"): "predict",
+        ("GET", "/v2/models/{name}/ready"): None,
+        ("POST", "/v2/models/{name}/infer"): "predict",
+        ("GET", "/v2/models/{name}/versions/{version}"): "predict",
+        ("GET", "/v2/models/{name}/versions/{version}/ready"): None,
+        ("POST", "/v2/models/{name}/versions/{version}/infer"): "predict",
         ("GET", "/docs"): None,
         ("GET", "/openapi.json"): None,
     }
@@ -79,13 +88,16 @@ def test_on_the_routes(digits: FittedModel, start: Start) -> None:
 
     def status(route: Route, key: str | None) -> int:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        path = route.path.replace("{id}", "a/b")
+        path = route.path.format(id="a/b", name="digits", version="1")
         answer = service.request(route.method, path, headers=headers)
         if answer.status_code == 401:
             assert answer.headers["www-authenticate"] == "Bearer"
-            error(answer, 401, "unauthorized")
-        if answer.status_code == 403:
-            error(answer, 403, "forbidden")
+        if answer.status_code in (401, 403):
+            code = {401: "unauthorized", 403: "forbidden"}[answer.status_code]
+            if route.path.startswith("/v2"):
+                assert answer.json()["code"] == code
+            else:
+                error(answer, answer.status_code, code)
         return answer.status_code
 
     for route in ROUTES:

@@ -1,6 +1,7 @@
 """Reading and decoding bodies, apart from the routes."""
 
 import asyncio
+import gzip
 from collections.abc import Sequence
 
 import pytest
@@ -12,13 +13,21 @@ from service.errors import BodyTooLarge
 KNOWN = quoted("inputs", "ids")
 
 
-def read(messages: Sequence[Message], *, limit: int = 10, length: int | None = None) -> bytes:
+def read(
+    messages: Sequence[Message],
+    *,
+    limit: int = 10,
+    length: int | None = None,
+    coding: str | None = None,
+) -> bytes:
     remaining = iter(messages)
 
     async def receive() -> Message:
         return next(remaining)
 
     headers = [] if length is None else [(b"content-length", str(length).encode())]
+    if coding is not None:
+        headers.append((b"content-encoding", coding.encode()))
     return asyncio.run(read_body({"type": "http", "headers": headers}, receive, limit))
 
 
@@ -43,6 +52,17 @@ def test_reading_stops_at_the_limit() -> None:
         read([part(b"012345"), part(b"67890")], length=3)
     with pytest.raises(BodyTooLarge):
         read([part(b"01234567890", more=False)])
+
+
+def test_a_compressed_body() -> None:
+    """In one piece and in several; the limit is that of both sides."""
+    packed = gzip.compress(b"0" * 40)
+    for messages in ([part(packed, more=False)], [part(packed[:9]), part(packed[9:], more=False)]):
+        assert read(messages, limit=40, coding="gzip") == b"0" * 40
+        with pytest.raises(BodyTooLarge):
+            read(messages, limit=39, coding="gzip")
+        with pytest.raises(BodyTooLarge):
+            read(messages, limit=len(packed) - 1, coding="gzip")
 
 
 def test_a_client_that_goes_away() -> None:

@@ -164,7 +164,7 @@ def test_a_request_without_a_good_id_gets_one(
 
 
 def test_below_a_path_of_another_app(service: LocalService) -> None:
-    """There the shortcut past FastAPI's router does not fit; the answer is the same."""
+    """The answer is the same, and so is what it counts as."""
     outer = FastAPI()
     outer.mount("/ml", service.app.asgi)
     transport = httpx.ASGITransport(outer)

@@ -9,6 +9,7 @@ from fastapi.openapi.models import OpenAPI
 from pydantic import BaseModel
 
 from service.api import schemas
+from service.api.inference_protocol.schemas import InferBody
 from service.api.surface import OTHER, REASONS, ROUTES, series, template_of
 from service.errors import ResmemError
 from tests.api.local_service import LocalService
@@ -59,12 +60,20 @@ def test_openapi_lists_every_route_and_its_answers(document: dict[str, Any]) -> 
 
 
 def test_openapi_says_what_an_error_looks_like(document: dict[str, Any]) -> None:
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
+        body = "InferenceErrorBody" if path.startswith("/v2") else "ErrorBody"
         for operation in operations.values():
             for code, answer in operation["responses"].items():
                 if int(code) >= 400:
                     schema = answer["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+                    assert schema == {"$ref": f"#/components/schemas/{body}"}
+
+
+def test_openapi_has_every_parameter_of_a_path(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            listed = [one["name"] for one in operation.get("parameters", []) if one["in"] == "path"]
+            assert listed == re.findall(r"{(\w+)}", path)
 
 
 def test_openapi_says_who_needs_a_key(document: dict[str, Any]) -> None:
@@ -75,7 +84,12 @@ def test_openapi_says_who_needs_a_key(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "model"), [("/predict", schemas.PredictBody), ("/memorize", schemas.MemorizeBody)]
+    ("path", "model"),
+    [
+        ("/predict", schemas.PredictBody),
+        ("/memorize", schemas.MemorizeBody),
+        ("/v2/models/{name}/infer", InferBody),
+    ],
 )
 def test_the_examples_fit_their_schema(
     document: dict[str, Any], path: str, model: type[BaseModel]
@@ -94,7 +108,7 @@ def test_operation_ids_are_names(document: dict[str, Any]) -> None:
         for operation in operations.values()
     ]
     assert len(set(ids)) == len(ids)
-    assert all(re.fullmatch("[a-z_]+", one) for one in ids)
+    assert all(re.fullmatch("[a-z_][a-z0-9_]*", one) for one in ids)
 
 
 def test_docs(digits_service: LocalService) -> None:
@@ -142,6 +156,20 @@ def test_answers_fit_their_schemas(
         ("/memories/{id}", "/memories/{id}"),
         ("/memoriesa", OTHER),
         ("/predict/", OTHER),
+        ("/v2", "/v2"),
+        ("/v2/", OTHER),
+        ("/v2/health/ready", "/v2/health/ready"),
+        ("/v2/models/a", "/v2/models/{name}"),
+        ("/v2/models/a/infer", "/v2/models/{name}/infer"),
+        ("/v2/models/a/ready", "/v2/models/{name}/ready"),
+        ("/v2/models/infer/infer", "/v2/models/{name}/infer"),
+        ("/v2/models/a/versions/3", "/v2/models/{name}/versions/{version}"),
+        ("/v2/models/a/versions/3/infer", "/v2/models/{name}/versions/{version}/infer"),
+        ("/v2/models/versions/versions/3/ready", "/v2/models/{name}/versions/{version}/ready"),
+        ("/v2/models/", OTHER),
+        ("/v2/models//infer", OTHER),
+        ("/v2/models/a/b/infer", OTHER),
+        ("/v2/models/a/infer/", OTHER),
         ("/", OTHER),
         ("", OTHER),
     ],
@@ -162,4 +190,4 @@ def test_reasons_name_every_error_that_a_client_can_meet() -> None:
 
 def test_series_are_few_and_each_there_once() -> None:
     found = list(series())
-    assert len(set(found)) == len(found) < 100
+    assert len(set(found)) == len(found) < 150
