@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from service import __version__
 from service.api.admin import AdminRoutes, Reload
 from service.api.auth import KeyRing
-from service.api.edge import Edge
+from service.api.edge import Edge, ErrorsForTheEdge
 from service.api.errors import raise_as_ours
 from service.api.gate import Gate
 from service.api.id_path import ID_PATH
@@ -66,9 +66,18 @@ _VERSION: Final = f"{_MODEL}/versions/{{version}}"
 
 
 class _Api(FastAPI):
-    """FastAPI without its look-up of OpenTelemetry providers, 4 us of CPU a request."""
+    """FastAPI behind the edge, which answers the hot endpoints without it.
+
+    Its own outer layers and its look-up of OpenTelemetry providers cost 10 us of CPU a request.
+    """
+
+    edge: Edge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.edge(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What the edge does not answer itself."""
         await Starlette.__call__(self, scope, receive, send)
 
 
@@ -128,7 +137,8 @@ def build_api(
         if handler is not None:  # the documentation's own routes are FastAPI's
             _add(app, route, handler, body, descriptions.get(route.path))
     raise_as_ours(app)
-    app.add_middleware(Edge, gate=gate, endpoints=endpoints, keys=keys, metrics=metrics)
+    app.add_middleware(ErrorsForTheEdge)
+    app.edge = Edge(app.routed, gate=gate, endpoints=endpoints, keys=keys, metrics=metrics)
     return app
 
 

@@ -1,7 +1,7 @@
 """The edge: outside of everything else, it admits, counts and answers for what goes wrong.
 
-A pure ASGI middleware, since each `BaseHTTPMiddleware` costs about 170 us of CPU a request. Every
-error of the app comes up to here and becomes the contract's answer in one place.
+Pure ASGI, since each `BaseHTTPMiddleware` costs about 170 us of CPU a request. Every error of the
+app comes up to here and becomes the contract's answer in one place.
 """
 
 from collections.abc import Iterable
@@ -22,16 +22,34 @@ from service.api.inference_protocol import errors as inference_protocol
 from service.api.surface import ROUTES, template_of
 from service.telemetry.metrics import Metrics
 
-__all__ = ["Edge"]
+__all__ = ["Edge", "ErrorsForTheEdge"]
 
 _CLIENT_GONE: Final = 499
 """The status that metrics show where nobody was left to read one, as nginx has it."""
 _LONGEST_ID: Final = 128
+_ERROR: Final = "resmem.error"
 _SCOPES: Final = {(route.method, route.path): route.scope for route in ROUTES}
 
 
+class ErrorsForTheEdge:
+    """The outermost middleware of the framework; without it, it would answer 500 by itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leaves what is raised for the edge to find."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            scope[_ERROR] = error
+
+
 class Edge:
-    """The outermost middleware."""
+    """Around the framework's app."""
 
     def __init__(
         self,
@@ -81,6 +99,8 @@ class Edge:
                 await reply.give(endpoint.status, body, headers)
             else:
                 await self._app(scope, receive, reply.forward)
+                if _ERROR in scope:
+                    raise scope[_ERROR]
         except Disconnected:
             pass
         except Exception as error:
