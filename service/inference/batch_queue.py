@@ -32,7 +32,7 @@ R = TypeVar("R", bound=Batchable)
 T = TypeVar("T")
 
 _TURNS: Final = 8
-"""A request takes at most this part of a batch while others want it."""
+"""A large request, one of more than this part of a batch, gets as much of it at least."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,9 +71,10 @@ class Part(Generic[R, T]):
 class BatchQueue(Generic[R, T]):
     """Waiting requests, one line for each signature.
 
-    Lines take turns. Within a line requests take turns of an eighth of a batch each, and what room
-    is left then goes to the first of them; who needs more goes to the end of the line. So a small
-    request never waits for the whole of a large one, and neither starves the other.
+    Lines take turns. Within a line the first large request gets an eighth of a batch and small ones
+    what they need; what room is left goes to the large ones in their order, and who needs more
+    goes to the end of the line. So a small request never waits for the whole of a large one, neither
+    starves the other, and large ones are not cut up where they are alone.
     """
 
     def __init__(self) -> None:
@@ -127,7 +128,9 @@ class BatchQueue(Generic[R, T]):
         """Pop requests until the batch is full; the rows that each gets, and those dropped."""
         turn = max(1, room // _TURNS)
         chosen: dict[Request[R, T], int] = {}
+        held: list[Request[R, T]] = []
         dropped = []
+        large = False
         while line and room:
             request = line.popleft()
             if request.error is not None or request.future.cancelled():
@@ -135,12 +138,17 @@ class BatchQueue(Generic[R, T]):
                 if request.error is None:
                     dropped.append(request)
                 continue
+            if large and request.remaining > turn:
+                held.append(request)
+                continue
+            large = large or request.remaining > turn
             chosen[request] = min(request.remaining, turn, room)
             room -= chosen[request]
-        for request, count in chosen.items():
+        for request in [*chosen, *held]:
             if not room:
                 break
-            extra = min(request.remaining - count, room)
-            chosen[request] += extra
-            room -= extra
+            count = chosen.get(request, 0)
+            chosen[request] = count + min(request.remaining - count, room)
+            room -= chosen[request] - count
+        line.extendleft(request for request in reversed(held) if request not in chosen)
         return chosen, dropped

@@ -98,6 +98,32 @@ def test_large_requests_advance_under_a_flood_of_small_ones(loop: AbstractEventL
     assert turns > 1
 
 
+def test_large_requests_alone_run_whole_in_their_order(loop: AbstractEventLoop) -> None:
+    queue: Queue = BatchQueue()
+    requests = [request(loop, 48) for _ in range(4)]
+    for one in requests:
+        queue.add(one)
+    batches = [
+        {part.request: len(part.rows) for part in queue.take(64)[0]} for _ in range(len(requests))
+    ]
+    first, second, third, fourth = requests
+    assert batches == [
+        {first: 48, second: 16},
+        {third: 48, fourth: 16},
+        {second: 32, fourth: 32},
+        {},
+    ]
+
+
+def test_what_is_larger_than_a_batch_takes_turns_with_its_like(loop: AbstractEventLoop) -> None:
+    queue: Queue = BatchQueue()
+    requests = [request(loop, 128), request(loop, 128)]
+    for one in requests:
+        queue.add(one)
+    ran = [queue.take(64)[0][0].request for _ in range(4)]
+    assert ran == [*requests, *requests]
+
+
 def test_lines_of_different_signatures_take_turns(loop: AbstractEventLoop) -> None:
     queue: Queue = BatchQueue()
     for signature in "aab":
