@@ -73,8 +73,8 @@ class BatchQueue(Generic[R, T]):
 
     Lines take turns. Within a line the first large request gets an eighth of a batch and small ones
     what they need; what room is left goes to the large ones in their order, and who needs more
-    goes to the end of the line. So a small request never waits for the whole of a large one, neither
-    starves the other, and large ones are not cut up where they are alone.
+    goes to the end of the line. So a small request never waits for the whole of a large one,
+    neither starves the other, and large ones are not cut up where they are alone.
     """
 
     def __init__(self) -> None:
