@@ -70,7 +70,9 @@ class Settings(BaseSettings):
         "0 shares the CPUs that the process may use out among the workers.",
     )
     max_body_bytes: int = Field(
-        64 * 2**20, ge=1024, description="Largest body of a request, after decompression; beyond it: 413."
+        64 * 2**20,
+        ge=1024,
+        description="Largest body of a request, after decompression; beyond it: 413.",
     )
     max_request_rows: int = Field(
         4096, ge=1, description="Most rows in one request; beyond it the answer is 413."
