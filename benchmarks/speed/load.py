@@ -1,24 +1,22 @@
-"""Load on a running server, from a process of its own: closed loop, or open loop at a steady rate.
+"""Load on a running server from a process of its own, so that what starts it can do other things.
 
-The client is a bare asyncio protocol over uvloop, since a general one would take more CPU than the
-server that it measures. In the open loop a latency counts from the moment a request was due, so
-that a server which stalls cannot hide it by slowing its clients down.
+The load itself is that of `resmem bench`: `service.load` says how it is measured.
 """
 
-import asyncio
 import json
 import subprocess
 import sys
-from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import uvloop
+from service.load import load as service_load
+from service.load.generator import carry_out
+from service.load.result import Outcome as Requests
+from service.load.result import Result
+from service.load.target import Target
 
-__all__ = ["Load", "Outcome", "start"]
+__all__ = ["Load", "Outcome", "Running", "start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +30,78 @@ class Load:
     seconds: float
     rate: float | None = None
     """Requests per second in all; None: each connection asks again when it is answered."""
+    warmup_s: float = 0.0
+    """How long the same load runs before it is measured."""
+    pid: int | None = None
+    """The server's process, whose CPU time and that of all below it is measured."""
+    timeout_s: float = 60.0
+
+    def plan(self) -> service_load.Load:
+        """As the generator takes it."""
+        target = Target("127.0.0.1", self.port)
+        return service_load.Load(
+            target,
+            [target.post(self.path, body.encode()) for body in self.bodies],
+            self.connections,
+            self.seconds,
+            self.warmup_s,
+            self.rate,
+            self.timeout_s,
+            self.pid,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a load."""
 
-    answers: int
+    completed: int
+    """Answers with a status of 200 to 299 that came while it was measured."""
     seconds: float
     codes: dict[str, int]
-    """Answers by status code."""
+    """Requests by status code; those without one by what became of them."""
+    answered_p50_ms: float
+    """Of answers with status 200 alone, from when the request was sent."""
     p50_ms: float
+    """Of those and of requests never answered, with the time that they waited; see `Result`."""
+    p90_ms: float
     p99_ms: float
+    refused_p50_ms: float
+    """Of answers with status 429, from when the request was sent; NaN where there are none."""
+    refused_p99_ms: float
+    drain_s: float
+    """How long after the end the last request under way was answered."""
+    cpu_us: float | None
+    """CPU time of the server's processes per completed answer; None without a `pid`."""
+    client_load: float
+    """The share of one core that the client took."""
 
     @property
     def per_second(self) -> float:
-        """Answers per second."""
-        return self.answers / self.seconds
+        """Completed answers per second."""
+        return self.completed / self.seconds
+
+    @classmethod
+    def of(cls, result: Result) -> "Outcome":
+        """The numbers of a result."""
+        served = result.served
+        nothing = Requests.none()
+        answered, refused = (result.outcomes.get(code, nothing) for code in ("200", "429"))
+        p50, p90, p99 = (served.percentile_ms(share) for share in (50, 90, 99))
+        return cls(
+            result.completed,
+            result.seconds,
+            result.counts(),
+            answered.answer_percentile_ms(50),
+            p50,
+            p90,
+            p99,
+            refused.answer_percentile_ms(50),
+            refused.answer_percentile_ms(99),
+            result.drain_s,
+            result.cpu_us,
+            result.client_load,
+        )
 
 
 class Running:
@@ -68,7 +121,8 @@ class Running:
     def wait(self) -> Outcome:
         """Its outcome, when it has ended; raises RuntimeError where it failed."""
         assert self._process.stdout is not None
-        said = self._process.stdout.read()
+        with self._process.stdout as answer:
+            said = answer.read()
         if self._process.wait() != 0:
             raise RuntimeError("the load generator failed")
         return Outcome(**json.loads(said))
@@ -79,119 +133,10 @@ def start(load: Load) -> Running:
     return Running(load)
 
 
-class _Client(asyncio.Protocol):
-    """One connection: sends a request, reads the answer, tells the generator."""
-
-    def __init__(self, generator: "_Generator") -> None:
-        self._generator = generator
-        self._buffer = bytearray()
-        self._transport: asyncio.Transport | None = None
-        self._due = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._generator.idle(self)
-
-    def send(self, request: bytes, due: float) -> None:
-        assert self._transport is not None
-        self._due = due
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = bytes(self._buffer[:end]).lower()
-        at = head.index(b"content-length:") + 15
-        length = int(head[at:].split(b"\r\n", 1)[0])
-        if len(self._buffer) < end + 4 + length:
-            return
-        code = head[9:12].decode()
-        self._buffer.clear()
-        self._generator.answered(code, perf_counter() - self._due)
-        self._generator.idle(self)
-
-
-class _Generator:
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._requests = [_request(load.path, body) for body in load.bodies]
-        self._sent = 0
-        self._codes: Counter[str] = Counter()
-        self._latencies: list[float] = []
-        self._idle: deque[_Client] = deque()
-        self._late: deque[float] = deque()
-        self._ends = float("inf")
-
-    @classmethod
-    async def run(cls, load: Load) -> Outcome:
-        generator = cls(load)
-        loop = asyncio.get_running_loop()
-        for _ in range(load.connections):
-            await loop.create_connection(lambda: _Client(generator), "127.0.0.1", load.port)
-        return await generator._go()
-
-    def idle(self, client: _Client) -> None:
-        if perf_counter() >= self._ends or self._ends == float("inf"):
-            self._idle.append(client)
-        elif self._load.rate is None:
-            self._send(client, perf_counter())
-        elif self._late:
-            self._send(client, self._late.popleft())
-        else:
-            self._idle.append(client)
-
-    def answered(self, code: str, seconds: float) -> None:
-        self._codes[code] += 1
-        self._latencies.append(seconds)
-
-    def _send(self, client: _Client, due: float) -> None:
-        request = self._requests[self._sent % len(self._requests)]
-        self._sent += 1
-        client.send(request, due)
-
-    async def _go(self) -> Outcome:
-        began = perf_counter()
-        self._ends = began + self._load.seconds
-        if self._load.rate is None:
-            for _ in range(len(self._idle)):
-                self._send(self._idle.popleft(), perf_counter())
-            await asyncio.sleep(self._load.seconds)
-        else:
-            await self._keep_rate(began, self._load.rate)
-        took = perf_counter() - began
-        answers = len(self._latencies)
-        p50, p99 = np.percentile(self._latencies, [50, 99]) * 1e3
-        return Outcome(answers, took, dict(self._codes), float(p50), float(p99))
-
-    async def _keep_rate(self, began: float, rate: float) -> None:
-        due = began
-        while due < self._ends:
-            now = perf_counter()
-            while due <= now:
-                if self._idle:
-                    self._send(self._idle.popleft(), due)
-                else:
-                    self._late.append(due)
-                due += 1 / rate
-            await asyncio.sleep(max(0.0, due - perf_counter()))
-
-
-def _request(path: str, body: str) -> bytes:
-    content = body.encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(content)}\r\n\r\n"
-    )
-    return head.encode() + content
-
-
 def main() -> None:
     """Carries out the load on standard input and prints its outcome as JSON."""
     load: dict[str, Any] = json.load(sys.stdin)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(asdict(runner.run(_Generator.run(Load(**load))))))
+    print(json.dumps(asdict(Outcome.of(carry_out(Load(**load).plan())))))
 
 
 if __name__ == "__main__":

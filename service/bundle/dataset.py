@@ -14,7 +14,7 @@ from service.errors import BundleError, InvalidInput
 from service.inference.rows import Rows
 from service.inference.tensor_spec import TensorSpec
 
-__all__ = ["LabelledRows", "read_rows"]
+__all__ = ["LabelledRows", "read_inputs", "read_rows"]
 
 _TARGET_NAMES: Final = ("y", "targets", "target", "labels", "label")
 _INPUT_NAMES: Final = ("x", "X", "inputs", "input")
@@ -54,18 +54,32 @@ def read_rows(source: str, inputs: Sequence[TensorSpec], *, target: str | None) 
     keys = _target_keys(columns, target, source)
     features = {name: array for name, array in columns.items() if name not in keys}
     targets = _targets([columns[key] for key in keys], keys, source)
+    rows = _rows(features, inputs, source)
+    if len(rows) != len(targets):
+        raise BundleError(f"{source}: {len(rows)} rows of inputs, but {len(targets)} targets")
+    return LabelledRows(rows, targets, source)
+
+
+def read_inputs(source: str, inputs: Sequence[TensorSpec]) -> Rows:
+    """Read rows as `read_rows` does, but without targets, which the file may have or not.
+
+    Raises:
+        BundleError: see `read_rows`.
+    """
+    features = {name: array for name, array in _read(source).items() if name not in _TARGET_NAMES}
+    return _rows(features, inputs, source)
+
+
+def _rows(features: Columns, inputs: Sequence[TensorSpec], source: str) -> Rows:
     arrays: Columns = {}
     for spec in inputs:
         array = _shaped(_find(features, spec, len(inputs) == 1, source), spec)
         _refuse_not_finite(array, f"{source}: input {spec.name!r}")
         arrays[spec.name] = array
     try:
-        rows = Rows.convert(arrays, inputs)
+        return Rows.convert(arrays, inputs)
     except InvalidInput as error:
         raise BundleError(f"{source}: {error.field}: {error.message}") from error
-    if len(rows) != len(targets):
-        raise BundleError(f"{source}: {len(rows)} rows of inputs, but {len(targets)} targets")
-    return LabelledRows(rows, targets, source)
 
 
 def _read(source: str) -> Columns:

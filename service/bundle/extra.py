@@ -1,4 +1,4 @@
-"""The extra `fit`: packages that only `resmem fit` needs, asked for by name when missing."""
+"""The extras: packages that one command alone needs, asked for by name when missing."""
 
 from importlib.util import find_spec
 
@@ -7,16 +7,18 @@ from service.errors import BundleError
 __all__ = ["missing", "require"]
 
 
-def missing(package: str, purpose: str) -> BundleError:
-    """The error that names the command which installs a package of the extra."""
-    return BundleError(f"{purpose} needs the package {package}: pip install 'resmem-service[fit]'")
+def missing(package: str, purpose: str, extra: str = "fit") -> BundleError:
+    """The error that names the command which installs a package of an extra."""
+    return BundleError(
+        f"{purpose} needs the package {package}: pip install 'resmem-service[{extra}]'"
+    )
 
 
-def require(package: str, purpose: str) -> None:
-    """Make sure that a package of the extra can be imported.
+def require(package: str, purpose: str, extra: str = "fit") -> None:
+    """Make sure that a package of an extra can be imported.
 
     Raises:
         BundleError: it is not installed.
     """
     if find_spec(package) is None:
-        raise missing(package, purpose)
+        raise missing(package, purpose, extra)

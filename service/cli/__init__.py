@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from service import __version__
 from service.cli import (
     backup,
+    bench,
     compact,
     evaluate,
     fit,
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fit,
         serve,
         evaluate,
+        bench,
         rebase,
         use,
         inspect,

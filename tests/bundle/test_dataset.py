@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.bundle.dataset import read_rows
+from service.bundle.dataset import read_inputs, read_rows
 from service.errors import BundleError
 from service.inference.tensor_spec import TensorSpec
 from tests.bundle.models import Array, digits
@@ -34,6 +34,14 @@ def test_an_archive_is_read_by_its_usual_names(tmp_path: Path, name: str, target
     np.testing.assert_array_equal(read.rows.arrays["image"], X)
     np.testing.assert_array_equal(read.targets, Y)
     assert len(read) == 40
+
+
+@pytest.mark.parametrize("labels", [{}, {"y": Y}])
+def test_inputs_are_read_with_targets_or_without(tmp_path: Path, labels: dict[str, Array]) -> None:
+    rows = read_inputs(npz(tmp_path, whatever=X, **labels), [IMAGE])
+    np.testing.assert_array_equal(rows.arrays["image"], X)
+    with pytest.raises(BundleError, match="nothing for the model's input 'bottom'"):
+        read_inputs(npz(tmp_path, top=X[:, :32], **labels), [TOP, BOTTOM])
 
 
 def test_the_right_key_wins_over_the_usual_ones(tmp_path: Path) -> None:

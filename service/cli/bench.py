@@ -1,0 +1,192 @@
+"""`resmem bench`: load on a running server, measured."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from service.bundle.extra import require
+from service.errors import LoadFailed
+
+if TYPE_CHECKING:
+    from service.inference.rows import Rows
+    from service.inference.tensor_spec import TensorSpec
+    from service.load.target import Target
+
+__all__ = ["add_parser", "run"]
+
+_PATH: Final = "/predict"
+
+
+def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+    """Declare the command and its options."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="put load on a running server and measure it",
+        description="Sends predictions to a server that runs already and prints throughput, "
+        "latency, errors by status and, where the server is on this machine, its CPU time per "
+        "request; saves a plot. Client and server share a machine's cores if they are on the same "
+        "one. Needs the extra `bench`.",
+    )
+    add = parser.add_argument
+    add(
+        "--url",
+        default=f"http://127.0.0.1:{os.environ.get('RESMEM_PORT') or 8080}",
+        help="the server (default: 127.0.0.1, port $RESMEM_PORT, else 8080)",
+    )
+    add(
+        "--data",
+        metavar="FILE",
+        help="rows to send: .npz, x.npy,y.npy or .parquet as for `fit` (targets are left out), or "
+        ".json, a body for /predict, whose other keys are kept; by default noise, which is "
+        "searched for differently than real rows",
+    )
+    add("--rows", type=_positive, default=1, metavar="N", help="rows in each request (1)")
+    add(
+        "--concurrency",
+        type=_positive,
+        default=16,
+        metavar="N",
+        help="connections, each with one request at a time (16)",
+    )
+    add(
+        "--duration",
+        type=_more_than_nothing,
+        default=10.0,
+        metavar="S",
+        help="seconds measured (10)",
+    )
+    add("--warmup", type=_not_negative, default=2.0, metavar="S", help="seconds of load before (2)")
+    add(
+        "--rate",
+        type=_more_than_nothing,
+        metavar="R",
+        help="requests per second, whether or not earlier ones are answered (open loop); a latency "
+        "then counts from when a request was due. By default each connection sends again when it "
+        "is answered",
+    )
+    add(
+        "--timeout", type=_more_than_nothing, default=30.0, metavar="S", help="seconds to wait (30)"
+    )
+    add(
+        "--api-key",
+        default=os.environ.get("RESMEM_API_KEY") or None,
+        metavar="KEY",
+        help="a key with the scope `predict` (default: $RESMEM_API_KEY)",
+    )
+    add(
+        "--pid",
+        type=_positive,
+        help="the server's process, whose CPU time is measured with that of all below it; by "
+        "default the one that listens at the URL",
+    )
+    add(
+        "--plot",
+        type=Path,
+        default=Path("resmem-bench.png"),
+        metavar="FILE",
+        help="where to save the plot (resmem-bench.png)",
+    )
+    add("--json", action="store_true", help="print one JSON object, for a program")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Measure, print, and save the plot; 1 if no request was answered with success.
+
+    Raises:
+        ResmemError: the server is not there or goes away, or the rows do not fit its model.
+    """
+    require("matplotlib", "the plot of `resmem bench`", "bench")
+    require("psutil", "the CPU time in `resmem bench`", "bench")
+    # Here, not above: the other commands work without the extra, and start faster.
+    import orjson
+
+    from service.load.bodies import bodies_of
+    from service.load.generator import carry_out
+    from service.load.inquiry import Inquiry
+    from service.load.load import Load
+    from service.load.plot import draw
+    from service.load.report import render
+    from service.load.target import Target
+
+    target = Target.parse(args.url)
+    headers = {} if args.api_key is None else {"authorization": f"Bearer {args.api_key}"}
+    inquiry = Inquiry(target, headers)
+    model = inquiry.model()
+    rows, options = _rows(args.data, model.inputs)
+    bodies = bodies_of(rows, args.rows, options)
+    inquiry.try_out(_PATH, bodies[0])
+    pid, cpu_of = _server_process(args.pid, target)
+    load = Load(
+        target,
+        [target.post(_PATH, body, headers) for body in bodies],
+        args.concurrency,
+        args.duration,
+        args.warmup,
+        args.rate,
+        args.timeout,
+        pid,
+    )
+    title = f"{target.url}{_PATH}: {model.name}/{model.version}, {model.memories:,} memories"
+    if not args.json:
+        sys.stdout.write(f"{title}\n")
+        sys.stdout.flush()
+    result = carry_out(load)
+    rows_each = f"{args.rows} row{'s' * (args.rows > 1)} a request"
+    draw(args.plot, result, f"{title}; {args.concurrency} connections, {rows_each}")
+    if args.json:
+        found = result.summary() | {"rows_per_request": args.rows, "plot": str(args.plot)}
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        sys.stdout.write(render(load, result, rows=args.rows, cpu_of=cpu_of))
+        sys.stdout.write(f"{'plot':<12} {args.plot}\n")
+    return 0 if result.completed else 1
+
+
+def _rows(data: str | None, specs: "list[TensorSpec]") -> "tuple[Rows, dict[str, Any]]":
+    from service.bundle.dataset import read_inputs
+    from service.load.bodies import random_rows, read_body
+
+    if data is None:
+        sys.stderr.write("no --data: the rows are noise, for which a search may take longer\n")
+        return random_rows(specs), {}
+    if data.endswith(".json"):
+        return read_body(Path(data), specs)
+    return read_inputs(data, specs), {}
+
+
+def _server_process(pid: int | None, target: "Target") -> tuple[int | None, str]:
+    """The process to measure, and what to call it; or None, and why."""
+    from service.load.process_tree import ProcessTree, TreeUnknown
+
+    try:
+        tree = ProcessTree.listening(target) if pid is None else ProcessTree.of(pid)
+    except TreeUnknown as error:
+        if pid is not None:
+            raise LoadFailed(str(error), "pid") from None
+        return None, str(error)
+    return tree.root.pid, tree.describe()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < inf:
+        raise ValueError
+    return number
+
+
+def _more_than_nothing(text: str) -> float:
+    number = _not_negative(text)
+    if number == 0:
+        raise ValueError
+    return number
