@@ -15,7 +15,7 @@ BENCHMARKS := search mapped memorize
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One stamp for each extra. They share the environment, and each of them brings what `cpu` does.
 $(BIN)/.installed-%: $(BUILD)
@@ -44,6 +44,10 @@ fmt: $(BIN)/.installed-dev ## Mend style and format
 bench: $(BIN)/.installed-bench ## Run the speed benchmarks; benchmarks/quality has the long ones
 	@set -e; for name in $(BENCHMARKS); do \
 		echo "== $$name"; $(BIN)/python -m benchmarks.speed.$$name $(ARGS); done
+
+.PHONY: bench-servers
+bench-servers: $(BIN)/.installed-bench ## Install the servers that benchmarks.speed.compare compares with
+	@$(BIN)/python -m benchmarks.speed.environments
 
 .PHONY: clean
 clean: ## Remove what was built; state and model_store stay

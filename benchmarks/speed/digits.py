@@ -11,7 +11,7 @@ from sklearn.neural_network import MLPClassifier
 
 from benchmarks.quality.fit_command import fit
 
-__all__ = ["digits", "fit_digits"]
+__all__ = ["digits", "fit_digits", "save_network"]
 
 
 def digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -27,14 +27,18 @@ def fit_digits(work: Path) -> Path:
     network.fit(pixels, labels)
     base = work / "digits.onnx"
     base.parent.mkdir(parents=True, exist_ok=True)
-    _save(base, network)
+    save_network(base, network)
     options = ["--whiten", "no"]
     fit(work, base, {"pixels": pixels, "y": labels}, store=work / "store", name="digits",
         options=options)  # fmt: skip
     return work / "store"
 
 
-def _save(path: Path, network: MLPClassifier) -> None:
+def save_network(path: Path, network: MLPClassifier, *, probabilities: bool = False) -> None:
+    """Writes a network with one hidden layer, pixels `[n, 64]` to `logits` `[n, 10]`.
+
+    With `probabilities` a softmax follows, and the output is called `scores`.
+    """
     constants = [
         numpy_helper.from_array(values.astype(np.float32), f"{name}{layer}")
         for name, layers in (("w", network.coefs_), ("b", network.intercepts_))
@@ -45,9 +49,11 @@ def _save(path: Path, network: MLPClassifier) -> None:
         helper.make_node("Relu", ["sum"], ["hidden"]),
         helper.make_node("Gemm", ["hidden", "w1", "b1"], ["logits"]),
     ]
+    if probabilities:
+        nodes.append(helper.make_node("Softmax", ["logits"], ["scores"]))
     pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 64])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 10])
-    graph = helper.make_graph(nodes, "digits", [pixels], [logits], constants)
+    output = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, ["n", 10])
+    graph = helper.make_graph(nodes, "digits", [pixels], [output], constants)
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
     )
