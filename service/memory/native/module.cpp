@@ -30,7 +30,7 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
     if (segment->dim() != dim || segment->codec().width() != width)
       throw py::value_error("a segment has another dimension or width than the batch");
     const std::size_t rows = segment->rows();
-    if (rows > 0)
+    if (rows > segment->dead_rows())  // else nothing in it votes
       views.push_back({segment.get(), dynamic_cast<const SealedSegment*>(segment.get()),
                        dynamic_cast<const GrowingSegment*>(segment.get()), rows});
   }
