@@ -15,6 +15,7 @@ from service.bundle.scores import mark, votes
 from service.bundle.tuning import Outputs, Setting
 from service.inference.residuals import Task, base_prediction, residuals
 from service.memory.codec import ResidualCodec
+from service.memory.sketches import sketch_bytes
 
 __all__ = ["Evidence", "bytes_beside_residual", "try_codecs"]
 
@@ -73,12 +74,12 @@ def bytes_beside_residual(dim: int, width: int, task: Task, m: int) -> float:
     """Bytes of one memory in the files of a segment, all but its residual.
 
     The graph as hnswlib saves it, with `m` links per row: vector, label, `2 m` links on the lowest
-    level, and on average `1 / (m - 1)` further levels of m links.
+    level, and on average `1 / (m - 1)` further levels of m links. Beside it the sketches.
     """
     graph = 4 + 8 * m + 4 * dim + 8 + 4 + (4 + 4 * m) / max(1, m - 1)
     target = 4 if task == "classification" else 4 * width
     sequence, weight = 8, 4
-    return graph + target + sequence + weight
+    return graph + sketch_bytes(dim, m) + target + sequence + weight
 
 
 def try_codecs(

@@ -34,6 +34,11 @@ class Mapping:
     @property
     def damaged(self) -> bool: ...
 
+class Sketches:
+    def __init__(
+        self, links: NDArray[np.uint32], sketches: NDArray[np.int8], grid: NDArray[np.float32]
+    ) -> None: ...
+
 class SealedSegment(Segment):
     def __init__(
         self,
@@ -44,6 +49,7 @@ class SealedSegment(Segment):
         dim: int,
         codec: Codec,
         name: str,
+        sketches: Sketches | None = None,
         mappings: Sequence[Mapping] = (),
     ) -> None: ...
     @property
@@ -64,6 +70,7 @@ class GrowingSegment(Segment):
     ) -> int: ...
     def copy_after(self, sequence: int) -> GrowingSegment: ...
 
+def reordered(graph: NDArray[np.uint8], dim: int) -> NDArray[np.uint8]: ...
 def correct(
     segments: Sequence[Segment],
     queries: NDArray[np.float32],

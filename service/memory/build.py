@@ -1,4 +1,6 @@
-"""Builds a sealed segment: hnswlib makes the graph, the rows go beside it, checksums close it."""
+"""Builds a sealed segment: hnswlib makes the graph, which is then put in an order of locality;
+sketches and the rows go beside it, checksums close it.
+"""
 
 import json
 import os
@@ -11,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import durable
+from service.memory import _kernel
 from service.memory.graph_settings import GraphSettings
 from service.memory.sealed import ARRAYS, SEGMENT_FORMAT, SealedSegment
 from service.memory.segment_rows import MemoryShape, SegmentRows
+from service.memory.sketches import write_sketches
 
 __all__ = ["build_segment"]
 
@@ -60,9 +64,13 @@ def build_segment(
             index.add_items(chunk, labels, num_threads=threads)
             if progress is not None:
                 progress(len(chunk))
-    index.save_index(str(folder / "graph.hnsw"))
-    count = index.get_current_count()
-    _check_saved(folder / "graph.hnsw", count, shape.dim, index.M)
+    graph_path, count, links = folder / "graph.hnsw", index.get_current_count(), index.M
+    index.save_index(str(graph_path))
+    del index  # as large as what comes next
+    _check_saved(graph_path, count, shape.dim, links)
+    ordered = _kernel.reordered(np.fromfile(graph_path, np.uint8), shape.dim)
+    ordered.tofile(graph_path)
+    write_sketches(folder, ordered, shape.dim)
     for name in ARRAYS:
         parts = [part[name] for part in (_base_arrays(base), _arrays(rows)) if part]
         np.save(folder / f"{name}.npy", parts[0] if len(parts) == 1 else np.concatenate(parts))

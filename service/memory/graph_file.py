@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from service.errors import CorruptFile
 
-__all__ = ["GraphVectors"]
+__all__ = ["GraphVectors", "graph_records"]
 
 _HEADER_BYTES = 96
 
@@ -16,8 +16,7 @@ class GraphVectors:
     """The embeddings of a sealed segment, mapped.
 
     The file is a header of 96 bytes, then one record an element: links, d float32, u64 label. The
-    label is the row; elements lie in the order in which hnswlib's threads added them. Source:
-    hnswlib 0.8, `hnswalg.h`, `saveIndex`.
+    label is the row; elements lie in another order. Source: hnswlib 0.8, `hnswalg.h`, `saveIndex`.
 
     Args:
         path: the file.
@@ -28,23 +27,48 @@ class GraphVectors:
     """
 
     def __init__(self, path: Path, dim: int) -> None:
-        content = np.memmap(path, np.uint8, mode="r")
-        header = content[:_HEADER_BYTES].view(np.uint64)
-        count, record, label, vector = (int(number) for number in header[2:6])
-        if (record, label) != (vector + 4 * dim + 8, vector + 4 * dim) or not (
-            0 < count <= (len(content) - _HEADER_BYTES) // record
-        ):
-            raise CorruptFile(f"{path}: its header is not that of a graph of {dim} numbers a row")
-        records = content[_HEADER_BYTES : _HEADER_BYTES + count * record].reshape(count, record)
-        self._vectors = records[:, vector:label]
-        labels = np.ascontiguousarray(records[:, label:]).view(np.uint64)[:, 0]
+        try:
+            records = graph_records(np.memmap(path, np.uint8, mode="r"), dim)
+        except ValueError as error:
+            raise CorruptFile(f"{path}: {error}") from error
+        labels = records["label"]
+        self._vectors = records["vector"]
         self._elements = np.argsort(labels)
-        if not np.array_equal(labels[self._elements], np.arange(count)):
-            raise CorruptFile(f"{path}: its labels are not the rows 0 to {count - 1}")
+        if not np.array_equal(labels[self._elements], np.arange(len(labels))):
+            raise CorruptFile(f"{path}: its labels are not the rows 0 to {len(labels) - 1}")
 
     def __len__(self) -> int:
         return len(self._elements)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The embeddings `[m, d]` of m rows, copied."""
-        return self._vectors[self._elements[rows]].view(np.float32)
+        return self._vectors[self._elements[rows]]
+
+
+def graph_records(content: NDArray[np.uint8], dim: int) -> NDArray[np.void]:
+    """The elements in the bytes of a graph file, as a view with fields.
+
+    `count` is the number of links on the lowest level, `links` uint32 `[2 M]`, of which the first
+    `count` count, `vector` float32 `[d]` and `label` the row.
+
+    Raises:
+        ValueError: the header is not that of such a file.
+    """
+    header = content[:_HEADER_BYTES]
+    numbers = header.view(np.uint64) if len(header) == _HEADER_BYTES else np.zeros(12, np.uint64)
+    count, size, label, vector = (int(number) for number in numbers[2:6])
+    if (size, label) != (vector + 4 * dim + 8, vector + 4 * dim) or not (
+        vector >= 8 and vector % 4 == 0 and 0 < count <= (len(content) - _HEADER_BYTES) // size
+    ):
+        raise ValueError(f"its header is not that of a graph of {dim} numbers a row")
+    record = np.dtype(
+        [
+            ("count", "<u2"),
+            ("marks", "<u2"),
+            ("links", "<u4", (vector // 4 - 1,)),
+            ("vector", "<f4", (dim,)),
+            ("label", "<u8"),
+        ]
+    )
+    records: NDArray[np.void] = content[_HEADER_BYTES : _HEADER_BYTES + count * size].view(record)
+    return records

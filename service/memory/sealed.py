@@ -12,6 +12,7 @@ from service import durable
 from service.errors import CorruptFile
 from service.memory import _kernel
 from service.memory.segment_rows import MemoryShape
+from service.memory.sketches import SKETCH_ARRAYS
 
 __all__ = ["ARRAYS", "SEGMENT_FORMAT", "SealedSegment"]
 
@@ -20,6 +21,7 @@ ARRAYS = ("residuals", "targets", "sequences", "weights")
 """Names of the `.npy` files beside `graph.hnsw`, one row a memory each."""
 
 _FILES = ("graph.hnsw", *(f"{name}.npy" for name in ARRAYS))
+_SKETCH_FILES = tuple(f"{name}.npy" for name in SKETCH_ARRAYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class _Description:
     sizes: dict[str, int]
     checksums: dict[str, str]
 
+    @property
+    def sketched(self) -> bool:
+        """Whether the segment has sketches: not where they would be too coarse, or from of old."""
+        return _SKETCH_FILES[0] in self.sizes
+
     @classmethod
     def read(cls, path: Path) -> "_Description":
         try:
@@ -41,7 +48,9 @@ class _Description:
                 raise CorruptFile(
                     f"{path}: format {content['format']} is not one this version reads"
                 )
-            files = {name: content["files"][name] for name in _FILES}
+            files = content["files"]
+            if set(files) not in ({*_FILES}, {*_FILES, *_SKETCH_FILES}):
+                raise CorruptFile(f"{path} names other files than a segment has")
             return cls(
                 rows=int(content["rows"]),
                 dim=int(content["dim"]),
@@ -95,8 +104,8 @@ class SealedSegment:
                 f"{folder / 'segment.json'}: embeddings and residuals of {_sizes(*theirs)}, "
                 f"where the model gives {_sizes(*ours)}"
             )
-        for name in _FILES:
-            path, size = folder / name, description.sizes[name]
+        for name, size in description.sizes.items():
+            path = folder / name
             if not path.is_file():
                 raise CorruptFile(f"{path} is missing")
             if path.stat().st_size != size:
@@ -111,11 +120,19 @@ class SealedSegment:
         targets = _load(folder / "targets.npy")
         if len(targets) != rows:
             raise CorruptFile(f"{folder / 'targets.npy'} holds {len(targets)} rows, not {rows}")
+        arrays = {
+            "graph.hnsw": graph,
+            "residuals.npy": codes,
+            "targets.npy": targets,
+            "sequences.npy": sequences,
+            "weights.npy": weights,
+        }
+        if description.sketched:
+            arrays.update(_map_sketches(folder))
         # A file that is cut while it is mapped, or a disk that fails, must not end the process.
-        arrays = (graph, codes, targets, sequences, weights)
         mappings = [
             _kernel.Mapping(array, str(folder / name), description.sizes[name])
-            for name, array in zip(_FILES, arrays, strict=True)
+            for name, array in arrays.items()
         ]
         try:
             native = _kernel.SealedSegment(
@@ -126,6 +143,9 @@ class SealedSegment:
                 dim=shape.dim,
                 codec=shape.codec.native(shape.width),
                 name=str(graph_path),
+                sketches=_kernel.Sketches(*(arrays[name] for name in _SKETCH_FILES))
+                if description.sketched
+                else None,
                 mappings=mappings,
             )
             native.check()
@@ -168,6 +188,16 @@ class SealedSegment:
         for name, expected in _Description.read(self.folder / "segment.json").checksums.items():
             if durable.sha256_of(self.folder / name) != expected:
                 raise CorruptFile(f"{self.folder / name} differs from its checksum")
+
+
+def _map_sketches(folder: Path) -> dict[str, NDArray[Any]]:
+    """Their widths are the kernel's to check, which knows the graph."""
+    arrays = {name: _load(folder / name) for name in _SKETCH_FILES}
+    for name, dtype in zip(_SKETCH_FILES, (np.uint32, np.int8, np.float32), strict=True):
+        array = arrays[name]
+        if array.dtype != dtype or array.ndim != 2 or not array.flags.c_contiguous:
+            raise CorruptFile(f"{folder / name} holds {array.dtype} {list(array.shape)}")
+    return arrays
 
 
 def _sizes(dim: int, width: int, residuals: str) -> str:

@@ -84,8 +84,8 @@ def test_k_above_the_number_of_memories_is_no_trouble(tmp_path: Path) -> None:
 
 def test_finding_oneself_is_no_merit(tmp_path: Path) -> None:
     """In white noise a graph this poor still finds each memory itself."""
-    noise = np.random.default_rng(0).normal(size=(2000, 32)).astype(np.float32)
-    path = segment(tmp_path / "s", noise, GraphSettings(m=8, ef_construction=80, threads=1))
+    noise = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
+    path = segment(tmp_path / "s", noise, GraphSettings(m=12, ef_construction=80, threads=1))
     asked = noise[:200]
     easy, _ = choose(path, noise, asked, 1)
     hard, _ = choose(path, noise, asked, 1, own=200)

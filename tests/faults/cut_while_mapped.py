@@ -17,6 +17,7 @@ import pytest
 from service.errors import CorruptFile
 from service.memory.memory import ResidualMemory
 from service.memory.sealed import ARRAYS
+from service.memory.sketches import SKETCH_ARRAYS
 from service.memory.soft_knn import SoftKnn
 from tests.faults.damage import copy_of, flip
 from tests.memory.examples import PIXELS, SHAPE
@@ -45,7 +46,7 @@ def cut(path: Path, kept: int) -> None:
 
 
 def main(folder: Path) -> None:
-    for name in ("graph.hnsw", *(f"{array}.npy" for array in ARRAYS)):
+    for name in ("graph.hnsw", *(f"{array}.npy" for array in (*ARRAYS, *SKETCH_ARRAYS))):
         size = (folder / name).stat().st_size
         for kept in (0, 1, 100, 4096, size // 2, size - 4096, size - 1):
             if 0 <= kept < size:

@@ -17,6 +17,7 @@ from service.errors import CorruptFile, JournalUnavailable
 from service.memory.memory import ResidualMemory
 from service.memory.options import MemoryOptions
 from service.memory.sealed import ARRAYS
+from service.memory.sketches import SKETCH_ARRAYS
 from service.memory.soft_knn import Correction, SoftKnn
 from tests.faults.damage import flip
 from tests.memory.examples import PIXELS, SHAPE, SMALL, fitted_folder, memories
@@ -24,7 +25,7 @@ from tests.memory.test_sealing import wait_until
 
 QUERIES = PIXELS[::10]
 RULE = SoftKnn(k=10, sigma=10.0, ef=400)
-FILES = ["graph.hnsw", *(f"{array}.npy" for array in ARRAYS)]
+FILES = ["graph.hnsw", *(f"{array}.npy" for array in (*ARRAYS, *SKETCH_ARRAYS))]
 FLIPS = 12
 JOURNAL_FLIPS = int(os.environ.get("RESMEM_FLIPS", "40"))
 

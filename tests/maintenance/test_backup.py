@@ -39,7 +39,7 @@ def test_a_backup_is_whole_and_checked(taught: Taught, tmp_path: Path, link: boo
     done = saved(taught, tmp_path / "saved", link=link)
     assert (done.manifest.memories, done.manifest.revision) == (148, 153)
     assert done.left_out == []
-    assert len(done.manifest.files) == 13
+    assert len(done.manifest.files) == 19
     assert BackupManifest.read(tmp_path / "saved") == done.manifest
     assert faults(taught, tmp_path / "saved") == []
     assert listing(taught.folders.root) == before

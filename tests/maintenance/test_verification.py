@@ -22,6 +22,9 @@ SEGMENT_FILES = (
     "targets.npy",
     "sequences.npy",
     "weights.npy",
+    "links.npy",
+    "sketches.npy",
+    "grid.npy",
     "segment.json",
 )
 

@@ -6,15 +6,17 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "sketches.hpp"
 #include "distance.hpp"
+#include "pool.hpp"
 
 namespace resmem {
 
@@ -27,41 +29,10 @@ struct Hit {
   std::uint32_t row;
 };
 
-// What one thread needs to search; kept between searches so that none of them allocates.
-struct Scratch {
-  // A row is visited when its mark equals the epoch: one byte a row, cleared every 255 searches.
-  std::vector<std::uint8_t> marks;
-  std::uint8_t epoch = 0;
-
-  struct Candidate {
-    float squared;
-    std::uint32_t element;
-    bool expanded;
-    bool alive;
-  };
-  std::vector<Candidate> pool;  // sorted by distance
-  std::vector<std::uint32_t> fresh;
-  std::vector<const float*> rows;
-  std::vector<float> squared;
-
-  void begin(std::size_t count, std::size_t links) {
-    if (marks.size() < count) {
-      marks.assign(count, 0);
-      epoch = 0;
-    }
-    if (++epoch == 0) {
-      std::fill(marks.begin(), marks.end(), 0);
-      epoch = 1;
-    }
-    pool.clear();
-    fresh.resize(links);
-    rows.resize(links);
-    squared.resize(links);
-  }
-};
-
 class Graph {
  public:
+  static constexpr std::size_t kHeader = 96, kEntryAt = 52;
+
   // Reads the header and the table of upper links; touches no vector.
   // `name` stands in the message of every CorruptGraph.
   Graph(const std::uint8_t* bytes, std::size_t size, std::size_t dim, std::string name)
@@ -73,7 +44,7 @@ class Graph {
     label_offset_ = read<std::uint64_t>(32);
     vector_offset_ = read<std::uint64_t>(40);
     top_level_ = read<std::int32_t>(48);
-    entry_ = read<std::uint32_t>(52);
+    entry_ = read<std::uint32_t>(kEntryAt);
     max_links_ = read<std::uint64_t>(56);
     max_links0_ = read<std::uint64_t>(64);
     constexpr std::uint64_t kMostLinks = 1 << 15;
@@ -81,8 +52,7 @@ class Graph {
         vector_offset_ != 4 + 4 * max_links0_ || label_offset_ != vector_offset_ + 4 * dim_ ||
         record_ != label_offset_ + 8)
       fail("its header is not that of an hnswlib graph of this dimension");
-    if (count == 0 || count > std::numeric_limits<std::uint32_t>::max() ||
-        count > (size - kHeader) / record_)
+    if (count == 0 || count > Pool::kMostElements || count > (size - kHeader) / record_)
       fail("it is shorter than its header says");
     count_ = static_cast<std::uint32_t>(count);
     if (entry_ >= count_ || top_level_ < 0 || top_level_ > 64)
@@ -102,78 +72,96 @@ class Graph {
   std::uint32_t count() const { return count_; }
   std::size_t dim() const { return dim_; }
 
-  const float* vector(std::uint32_t element) const {
-    return reinterpret_cast<const float*>(level0(element) + vector_offset_);
+  std::uint32_t entry() const { return entry_; }
+  const std::uint8_t* bytes() const { return bytes_; }
+  std::size_t record_bytes() const { return record_; }
+  std::size_t most_links() const { return max_links0_; }
+  // Of the links of one element on one upper level.
+  std::size_t level_bytes() const { return 4 + 4 * max_links_; }
+
+  // Links, vector and label.
+  const std::uint8_t* record(std::uint32_t element) const {
+    return bytes_ + kHeader + static_cast<std::size_t>(element) * record_;
   }
 
-  // The row number that the element was added under.
-  std::uint32_t row(std::uint32_t element) const {
-    std::uint64_t label;
-    std::memcpy(&label, level0(element) + label_offset_, sizeof label);
-    if (label >= count_) fail("a label is out of range");
-    return static_cast<std::uint32_t>(label);
+  struct Links {
+    const std::uint32_t* first;
+    std::size_t n;
+  };
+
+  // On level 0.
+  Links links(std::uint32_t element) const {
+    const Links links = checked(record(element), max_links0_);
+    for (std::size_t i = 0; i < links.n; ++i)
+      if (links.first[i] >= count_) fail("a link is out of range");
+    return links;
   }
-
-  // The ef nearest living elements in `scratch.pool`, sorted, among elements that only lead there.
-  // `dead` is indexed by row; null where every row lives.
-  void search(const float* query, std::size_t ef, const std::atomic<std::uint8_t>* dead,
-              Scratch& scratch) const {
-    scratch.begin(count_, std::max(max_links_, max_links0_));
-    std::uint32_t element = entry_;
-    const float* first = vector(element);
-    float nearest;
-    distance.to_each(query, &first, 1, dim_, &nearest);
-    for (std::int32_t level = top_level_; level > 0; --level)
-      while (step_down(query, level, element, nearest, scratch)) {
-      }
-
-    auto& pool = scratch.pool;
-    scratch.marks[element] = scratch.epoch;
-    const bool alive = lives(element, dead);
-    pool.push_back({nearest, element, false, alive});
-    std::size_t living = alive ? 1 : 0;
-    for (std::size_t next = 0; next < pool.size();) {
-      if (pool[next].expanded) {
-        ++next;
-        continue;
-      }
-      pool[next].expanded = true;
-      const std::size_t fresh = unvisited(pool[next].element, scratch);
-      if (next + 1 < pool.size()) {
-        // Most often the one to be expanded next.
-        const std::uint8_t* list = level0(pool[next + 1].element);
-        __builtin_prefetch(list);
-        __builtin_prefetch(list + 64);
-      }
-      distance.to_each(query, scratch.rows.data(), fresh, dim_, scratch.squared.data());
-      for (std::size_t i = 0; i < fresh; ++i) {
-        const float squared = scratch.squared[i];
-        if (living >= ef && squared >= pool.back().squared) continue;
-        const std::uint32_t found = scratch.fresh[i];
-        const bool found_alive = lives(found, dead);
-        const auto place =
-            std::upper_bound(pool.begin(), pool.end(), squared,
-                             [](float s, const Scratch::Candidate& c) { return s < c.squared; });
-        const std::size_t at = static_cast<std::size_t>(place - pool.begin());
-        pool.insert(place, {squared, found, false, found_alive});
-        next = std::min(next, at);
-        living += found_alive ? 1 : 0;
-        if (living > ef) {
-          drop_last(pool);
-          --living;
-        }
-      }
-    }
-  }
-
- private:
-  static constexpr std::size_t kHeader = 96;
 
   struct Upper {
     std::uint32_t element;
     std::uint32_t levels;
     std::uint64_t offset;
   };
+
+  // Where the links of an element on its upper levels lie; null where it has none.
+  const Upper* upper(std::uint32_t element) const {
+    const std::uint32_t block = element / kBlock;
+    for (std::uint32_t i = upper_starts_[block]; i < upper_starts_[block + 1]; ++i)
+      if (upper_[i].element == element) return &upper_[i];
+    return nullptr;
+  }
+
+  const float* vector(std::uint32_t element) const {
+    return reinterpret_cast<const float*>(record(element) + vector_offset_);
+  }
+
+  // The row number that the element was added under.
+  std::uint32_t row(std::uint32_t element) const {
+    std::uint64_t label;
+    std::memcpy(&label, record(element) + label_offset_, sizeof label);
+    if (label >= count_) fail("a label is out of range");
+    return static_cast<std::uint32_t>(label);
+  }
+
+  // How many searches take turns: while one waits for memory another computes.
+  static constexpr std::size_t kTogether = 2;
+
+  // For each of `n` queries, at most kTogether, the ef nearest living elements in the pool of its
+  // scratch, sorted, among elements that only lead there. `dead` is indexed by row; null where
+  // every row lives.
+  void search(const float* queries, std::size_t n, std::size_t ef,
+              const std::atomic<std::uint8_t>* dead, Scratch* scratches) const {
+    const Lists lists{bytes_ + kHeader, record_, max_links0_, true};
+    std::array<Walk<Vectors>, kTogether> walks;
+    for (std::size_t q = 0; q < n; ++q) {
+      scratches[q].pool.begin(ef, ef);
+      walks[q] = {vectors(queries + q * dim_), &lists, dead, &scratches[q]};
+    }
+    walk(walks.data(), n);
+  }
+
+  // The same by the sketches of the vectors: their distances are not exact, so that `spare` more than
+  // ef are kept, among which the caller, who knows the vectors, finds those that are nearest.
+  void search(const Sketches& sketches, const float* queries, std::size_t n, std::size_t ef,
+              std::size_t spare, const std::atomic<std::uint8_t>* dead, Scratch* scratches) const {
+    std::array<Walk<SketchRows>, kTogether> walks;
+    for (std::size_t q = 0; q < n; ++q) {
+      scratches[q].pool.begin(ef + spare, ef);
+      walks[q] = {sketches.rows(queries + q * dim_, scratches[q].query), &sketches.lists(), dead,
+                  &scratches[q]};
+    }
+    walk(walks.data(), n);
+  }
+
+  // Squared distances of n elements, in float32; `out` has room for n rounded up to 4.
+  void to_each(const float* query, const std::uint32_t* elements, std::size_t n, float* out) const {
+    const Vectors rows = vectors(query);
+    for (std::size_t i = 0; i < n; ++i) rows.prefetch(elements[i]);
+    rows.to_each(elements, n, out);
+  }
+
+ private:
+  static constexpr std::uint32_t kBlock = 64;
 
   template <typename T>
   T read(std::size_t offset) const {
@@ -182,19 +170,16 @@ class Graph {
     return value;
   }
 
-  const std::uint8_t* level0(std::uint32_t element) const {
-    return bytes_ + kHeader + static_cast<std::size_t>(element) * record_;
-  }
-
   bool lives(std::uint32_t element, const std::atomic<std::uint8_t>* dead) const {
     return dead == nullptr || dead[row(element)].load(std::memory_order_relaxed) == 0;
   }
 
-  // Only one element in M has upper links: a sorted table of those, small enough to keep.
+  // Only one element in M has upper links: a table of those, small enough to keep.
   void read_upper_table(std::size_t size) {
-    const std::size_t per_level = 4 + 4 * max_links_;
+    const std::size_t per_level = level_bytes();
     std::size_t at = kHeader + static_cast<std::size_t>(count_) * record_;
     for (std::uint32_t element = 0; element < count_; ++element) {
+      if (element % kBlock == 0) upper_starts_.push_back(static_cast<std::uint32_t>(upper_.size()));
       if (size - at < 4) fail("its upper links end early");
       const std::uint32_t length = read<std::uint32_t>(at);
       at += 4;
@@ -204,73 +189,129 @@ class Graph {
       upper_.push_back({element, static_cast<std::uint32_t>(length / per_level), at});
       at += length;
     }
+    upper_starts_.push_back(static_cast<std::uint32_t>(upper_.size()));
     if (at != size) fail("it is longer than its header says");
   }
 
   const std::uint8_t* upper_links(std::uint32_t element, std::int32_t level) const {
-    const auto found =
-        std::lower_bound(upper_.begin(), upper_.end(), element,
-                         [](const Upper& u, std::uint32_t e) { return u.element < e; });
-    if (found == upper_.end() || found->element != element ||
-        found->levels < static_cast<std::uint32_t>(level))
+    const Upper* found = upper(element);
+    if (found == nullptr || found->levels < static_cast<std::uint32_t>(level))
       fail("an upper link leads to an element without that level");
-    return bytes_ + found->offset + static_cast<std::size_t>(level - 1) * (4 + 4 * max_links_);
+    return bytes_ + found->offset + static_cast<std::size_t>(level - 1) * level_bytes();
   }
 
-  // Reads a link list into scratch.fresh; returns its length.
-  std::size_t links(const std::uint8_t* list, std::size_t most, Scratch& scratch) const {
-    std::uint16_t n;
-    std::memcpy(&n, list, sizeof n);  // the upper half of the word holds hnswlib's own marks
-    if (n > most) fail("a link list is too long");
-    std::memcpy(scratch.fresh.data(), list + 4, n * sizeof(std::uint32_t));
-    std::uint32_t highest = 0;
-    for (std::size_t i = 0; i < n; ++i) highest = std::max(highest, scratch.fresh[i]);
-    if (n > 0 && highest >= count_) fail("a link is out of range");
-    return n;
+  Vectors vectors(const float* query) const {
+    return {bytes_ + kHeader + vector_offset_, record_, dim_, query};
+  }
+
+  // One search on its way.
+  template <typename Rows>
+  struct Walk {
+    Rows rows;
+    const Lists* lists;
+    const std::atomic<std::uint8_t>* dead;
+    Scratch* scratch;
+    std::size_t found = 0;
+    bool going = true;
+  };
+
+  // Down the upper levels to an element near the query, then level 0 from there.
+  template <typename Rows>
+  void walk(Walk<Rows>* walks, std::size_t n) const {
+    for (std::size_t i = 0; i < n; ++i) descend(walks[i]);
+    for (std::size_t going = n; going > 0;) {
+      for (std::size_t i = 0; i < n; ++i)
+        if (walks[i].going && !reach(walks[i])) --going;
+      for (std::size_t i = 0; i < n; ++i)
+        if (walks[i].going) measure(walks[i]);
+    }
+  }
+
+  template <typename Rows>
+  void descend(Walk<Rows>& walk) const {
+    Scratch& scratch = *walk.scratch;
+    const std::size_t most = std::max(max_links_, max_links0_) + 16;
+    scratch.fresh.resize(most);
+    scratch.squared.resize(most);
+    std::uint32_t element = entry_;
+    walk.rows.to_each(&element, 1, scratch.squared.data());
+    float nearest = scratch.squared[0];
+    for (std::int32_t level = top_level_; level > 0; --level)
+      while (step_down(walk.rows, level, element, nearest, scratch)) {
+      }
+    scratch.seen.begin(count_);
+    scratch.seen.add(&element, 1);
+    scratch.pool.add(nearest, element, lives(element, walk.dead));
+  }
+
+  // Asks for the rows that the next candidate leads to; false where there is none.
+  template <typename Rows>
+  bool reach(Walk<Rows>& walk) const {
+    Scratch& scratch = *walk.scratch;
+    std::uint32_t element;
+    walk.going = scratch.pool.next(element);
+    if (!walk.going) return false;
+    const Lists& lists = *walk.lists;
+    const std::uint8_t* list = lists.first + static_cast<std::size_t>(element) * lists.stride;
+    const Links links = lists.counted
+                            ? checked(list, lists.most)
+                            : Links{reinterpret_cast<const std::uint32_t*>(list), lists.most};
+    std::uint32_t* const fresh = scratch.fresh.data();
+    bool in_range = true;
+    walk.found = distance.unseen(links.first, links.n, scratch.seen.words(), count_, fresh, in_range);
+    if (!in_range) fail("a link is out of range");
+    // All of them before the first is read: their misses overlap.
+    for (std::size_t i = 0; i < walk.found; ++i) walk.rows.prefetch(fresh[i]);
+    scratch.seen.add(fresh, walk.found);
+    return true;
+  }
+
+  // Takes into the pool what is near enough of the rows that were asked for.
+  template <typename Rows>
+  void measure(Walk<Rows>& walk) const {
+    Pool& pool = walk.scratch->pool;
+    std::uint32_t* const fresh = walk.scratch->fresh.data();
+    float* const squared = walk.scratch->squared.data();
+    walk.rows.to_each(fresh, walk.found, squared);
+    const bool full = pool.full();
+    const float farthest = pool.farthest();
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < walk.found; ++i) {
+      fresh[kept] = fresh[i];
+      squared[kept] = squared[i];
+      kept += !full | (squared[i] < farthest) ? 1 : 0;
+    }
+    for (std::size_t i = 0; i < kept; ++i)
+      if (!pool.full() || squared[i] < pool.farthest()) {
+        pool.add(squared[i], fresh[i], lives(fresh[i], walk.dead));
+        walk.lists->prefetch(fresh[i]);
+      }
   }
 
   // One greedy pass over the links of `element` on an upper level; true where it moved.
-  bool step_down(const float* query, std::int32_t level, std::uint32_t& element, float& nearest,
+  template <typename Rows>
+  bool step_down(const Rows& rows, std::int32_t level, std::uint32_t& element, float& nearest,
                  Scratch& scratch) const {
-    const std::size_t n = links(upper_links(element, level), max_links_, scratch);
-    for (std::size_t i = 0; i < n; ++i) scratch.rows[i] = vector(scratch.fresh[i]);
-    distance.to_each(query, scratch.rows.data(), n, dim_, scratch.squared.data());
+    const Links links = checked(upper_links(element, level), max_links_);
+    for (std::size_t i = 0; i < links.n; ++i)
+      if (links.first[i] >= count_) fail("a link is out of range");
+    for (std::size_t i = 0; i < links.n; ++i) rows.prefetch(links.first[i]);
+    rows.to_each(links.first, links.n, scratch.squared.data());
     bool moved = false;
-    for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t i = 0; i < links.n; ++i)
       if (scratch.squared[i] < nearest) {
         nearest = scratch.squared[i];
-        element = scratch.fresh[i];
+        element = links.first[i];
         moved = true;
       }
     return moved;
   }
 
-  // Marks the unvisited neighbours of `element` and leaves them in scratch.fresh and .rows.
-  std::size_t unvisited(std::uint32_t element, Scratch& scratch) const {
-    const std::size_t n = links(level0(element), max_links0_, scratch);
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(&scratch.marks[scratch.fresh[i]]);
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::uint32_t neighbour = scratch.fresh[i];
-      if (scratch.marks[neighbour] == scratch.epoch) continue;
-      scratch.marks[neighbour] = scratch.epoch;
-      const float* row = vector(neighbour);
-      // All rows of the list are asked for before the first is read: their misses overlap. The
-      // first two lines of each are enough, the processor fetches on from there.
-      __builtin_prefetch(row);
-      __builtin_prefetch(row + 16);
-      scratch.fresh[kept] = neighbour;
-      scratch.rows[kept] = row;
-      ++kept;
-    }
-    return kept;
-  }
-
-  // Drops the farthest living candidate and the dead ones behind it.
-  static void drop_last(std::vector<Scratch::Candidate>& pool) {
-    while (!pool.back().alive) pool.pop_back();
-    pool.pop_back();
-    while (!pool.empty() && !pool.back().alive) pool.pop_back();
+  Links checked(const std::uint8_t* list, std::size_t most) const {
+    std::uint16_t n;
+    std::memcpy(&n, list, sizeof n);  // the upper half of the word holds hnswlib's own marks
+    if (n > most) fail("a link list is too long");
+    return {reinterpret_cast<const std::uint32_t*>(list + 4), n};
   }
 
   const std::uint8_t* bytes_;
@@ -281,6 +322,7 @@ class Graph {
   std::int32_t top_level_ = 0;
   std::uint32_t entry_ = 0, count_ = 0;
   std::vector<Upper> upper_;
+  std::vector<std::uint32_t> upper_starts_;  // of each block of elements, in upper_
   mutable std::atomic<bool> corrupt_{false};
 };
 

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "order.hpp"
 #include "segments.hpp"
 #include "soft_knn.hpp"
 
@@ -50,9 +51,9 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
     const Rule rule{k, ef, sigma, alpha};
     const auto total = static_cast<std::size_t>(n);
     for (std::size_t i = 0; i < total; ++i) {
-      const std::size_t q = i % kScanned;
-      if (q == 0) soft_knn.scan(views, query + i * dim, std::min(kScanned, total - i), rule);
-      soft_knn.correct(views, query + i * dim, q, rule, width, residual + i * width);
+      const std::size_t q = i % kSearched;
+      if (q == 0) soft_knn.begin(views, query + i * dim, std::min(kSearched, total - i), rule);
+      soft_knn.correct(views, q, rule, width, residual + i * width);
       std::size_t at = i * k;
       for (const Neighbour& neighbour : soft_knn.neighbours()) {
         sequence[at] = neighbour.sequence;
@@ -64,6 +65,18 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
     for (const View& view : views) view.segment->check();
   }
   return py::make_tuple(residuals, sequences, distances, weights);
+}
+
+// A graph file with its elements in an order of locality.
+Array<std::uint8_t> reordered(const Array<std::uint8_t>& graph, std::size_t dim) {
+  Array<std::uint8_t> result(graph.size());
+  const std::uint8_t* from = graph.data();
+  std::uint8_t* to = result.mutable_data();
+  const auto size = static_cast<std::size_t>(graph.size());
+  const py::gil_scoped_release unlocked;
+  const Graph read(from, size, dim, "graph");
+  Reordering(read).write(to);
+  return result;
 }
 
 }  // namespace
@@ -105,13 +118,17 @@ PYBIND11_MODULE(_kernel, m) {
            }),
            py::arg("array"), py::arg("path"), py::arg("file_bytes"))
       .def_property_readonly("damaged", &Mapping::damaged);
+  py::class_<SketchArrays>(m, "Sketches")
+      .def(py::init<Array<std::uint32_t>, Array<std::int8_t>, Array<float>>(),
+           py::arg("links").noconvert(), py::arg("sketches").noconvert(),
+           py::arg("grid").noconvert());
   py::class_<SealedSegment, Segment, std::shared_ptr<SealedSegment>>(m, "SealedSegment")
       .def(py::init<Array<std::uint8_t>, Array<std::uint8_t>, Array<float>, Array<std::int64_t>,
-                    std::size_t, const Codec&, const std::string&,
+                    std::size_t, const Codec&, const std::string&, std::optional<SketchArrays>,
                     std::vector<std::shared_ptr<Mapping>>>(),
            py::arg("graph").noconvert(), py::arg("codes").noconvert(),
            py::arg("weights").noconvert(), py::arg("sequences").noconvert(), py::arg("dim"),
-           py::arg("codec"), py::arg("name"),
+           py::arg("codec"), py::arg("name"), py::arg("sketches") = std::nullopt,
            py::arg("mappings") = std::vector<std::shared_ptr<Mapping>>())
       .def_property_readonly("damaged", &SealedSegment::damaged)
       .def("check", &SealedSegment::check);
@@ -122,6 +139,7 @@ PYBIND11_MODULE(_kernel, m) {
       .def("append", &GrowingSegment::append, py::arg("vectors"), py::arg("codes"),
            py::arg("weights"), py::arg("sequences"), py::arg("start") = 0)
       .def("copy_after", &GrowingSegment::copy_after, py::arg("sequence"));
+  m.def("reordered", &reordered, py::arg("graph").noconvert(), py::arg("dim"));
   m.def("correct", &correct, py::arg("segments"), py::arg("queries"), py::arg("width"), py::arg("k"),
         py::arg("ef"), py::arg("sigma"), py::arg("alpha"));
 }

@@ -13,12 +13,14 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "codec.hpp"
 #include "graph.hpp"
 #include "mapping.hpp"
+#include "sketches.hpp"
 
 namespace resmem {
 
@@ -43,6 +45,8 @@ class Segment {
   virtual const std::uint8_t* code(std::uint32_t row) const = 0;
   virtual float weight(std::uint32_t row) const = 0;
   virtual std::int64_t sequence(std::uint32_t row) const = 0;
+  // Says that all three of a row will be read soon.
+  virtual void prefetch(std::uint32_t row) const = 0;
   // Throws CorruptGraph where the files of the segment can no longer be read.
   virtual void check() const {}
   // Throws CorruptGraph, and lets `check` throw it from now on.
@@ -117,16 +121,25 @@ class Segment {
   std::size_t evicted_ = 0;  // every row before it is dead
 };
 
+// The second file that a search walks through, see sketches.hpp; a segment of old has none.
+struct SketchArrays {
+  Array<std::uint32_t> links;     // [n, 2 M]
+  Array<std::int8_t> sketches;    // [n, stride]
+  Array<float> grid;              // [2, d]
+};
+
 class SealedSegment : public Segment {
  public:
   SealedSegment(Array<std::uint8_t> graph, Array<std::uint8_t> codes, Array<float> weights,
                 Array<std::int64_t> sequences, std::size_t dim, const Codec& codec,
-                const std::string& name, std::vector<std::shared_ptr<Mapping>> mappings)
+                const std::string& name, std::optional<SketchArrays> sketches,
+                std::vector<std::shared_ptr<Mapping>> mappings)
       : Segment(dim, codec, static_cast<std::size_t>(codes.shape(0))),
         graph_bytes_(graph),
         codes_(codes),
         weights_(weights),
         sequences_(sequences),
+        sketch_arrays_(std::move(sketches)),
         mappings_(std::move(mappings)),
         graph_(graph.data(), static_cast<std::size_t>(graph.size()), dim, name),
         code_data_(codes.data()),
@@ -137,6 +150,7 @@ class SealedSegment : public Segment {
         static_cast<std::size_t>(codes.shape(1)) != codec.stride() || weights.ndim() != 1 || weights.size() != n ||
         sequences.ndim() != 1 || sequences.size() != n)
       throw CorruptGraph(name + ": it holds another number of rows than the arrays beside it");
+    if (sketch_arrays_) read_sketches(*sketch_arrays_, n);
   }
 
   bool damaged() const {
@@ -160,28 +174,83 @@ class SealedSegment : public Segment {
   }
   float weight(std::uint32_t row) const override { return weight_data_[row]; }
   std::int64_t sequence(std::uint32_t row) const override { return sequence_data_[row]; }
+  void prefetch(std::uint32_t row) const override {
+    __builtin_prefetch(sequence_data_ + row);
+    __builtin_prefetch(weight_data_ + row);
+    resmem::prefetch(code(row), codec_.stride());
+  }
   // Hits of a graph name elements; `row` is resolved when the k are known.
   const float* vector(std::uint32_t element) const override { return graph_.vector(element); }
   std::uint32_t row(std::uint32_t element) const { return graph_.row(element); }
 
-  // Appends the nearest living rows to `hits`, at most k, in no order.
-  void nearest(const float* query, std::size_t k, std::size_t ef, Scratch& scratch,
-               std::vector<Hit>& hits) const {
-    graph_.search(query, std::max(ef, k), dead_rows() == 0 ? nullptr : dead_.get(), scratch);
-    std::size_t taken = 0;
-    for (const auto& candidate : scratch.pool) {
-      if (!candidate.alive) continue;
-      if (taken++ == k) break;
-      hits.push_back({candidate.squared, candidate.element});
-    }
+  // For each of `n` queries, at most Graph::kTogether, the k nearest living rows, and maybe more,
+  // appended to its hits.
+  void nearest(const float* queries, std::size_t n, std::size_t k, std::size_t ef,
+               Scratch* scratches, std::vector<Hit>* hits) const {
+    const auto* dead = dead_rows() == 0 ? nullptr : dead_.get();
+    const std::size_t breadth = std::max(ef, k);
+    if (sketches_)
+      graph_.search(*sketches_, queries, n, breadth, kSpare + breadth / kSpare, dead, scratches);
+    else
+      graph_.search(queries, n, breadth, dead, scratches);
+    for (std::size_t q = 0; q < n; ++q)
+      if (sketches_)
+        rank(queries + q * dim_, k, scratches[q], hits[q]);
+      else
+        take(k, scratches[q].pool, hits[q]);
   }
 
  private:
+  // How many more than ef are looked at in full, beside an eighth of ef: where ef is k, what the
+  // sketches put beyond the k-th place may belong before it.
+  static constexpr std::size_t kSpare = 8;
+
+  static void take(std::size_t k, const Pool& pool, std::vector<Hit>& hits) {
+    for (std::size_t i = 0; i < pool.size() && k > 0; ++i)
+      if (pool.alive(i)) {
+        hits.push_back({pool.distance_of(i), pool.element(i)});
+        --k;
+      }
+  }
+
+  // Of what was found by sketches, all that may be among the k nearest, with their distances.
+  void rank(const float* query, std::size_t k, Scratch& scratch, std::vector<Hit>& hits) const {
+    const Pool& pool = scratch.pool;
+    auto& found = scratch.fresh;
+    found.clear();
+    float limit = std::numeric_limits<float>::infinity();
+    for (std::size_t i = 0; i < pool.size() && pool.distance_of(i) <= limit; ++i) {
+      if (!pool.alive(i)) continue;
+      found.push_back(pool.element(i));
+      // The k nearest are no farther than this one and its error; others, less theirs, may be.
+      if (found.size() == k)
+        limit = std::pow(std::sqrt(pool.distance_of(i)) + 2 * sketches_->error(), 2.0F);
+    }
+    scratch.squared.resize(found.size() + 3);
+    graph_.to_each(query, found.data(), found.size(), scratch.squared.data());
+    for (std::size_t i = 0; i < found.size(); ++i)
+      hits.push_back({scratch.squared[i], found[i]});
+  }
+
+  void read_sketches(const SketchArrays& arrays, py::ssize_t n) {
+    const auto& [links, sketches, grid] = arrays;
+    if (links.ndim() != 2 || links.shape(0) != n ||
+        static_cast<std::size_t>(links.shape(1)) != graph_.most_links() || sketches.ndim() != 2 ||
+        sketches.shape(0) != n || sketches.shape(1) % 16 != 0 ||
+        sketches.shape(1) < static_cast<py::ssize_t>(dim_) || grid.ndim() != 2 ||
+        grid.shape(0) != 2 || grid.shape(1) != static_cast<py::ssize_t>(dim_))
+      throw CorruptGraph(graph_.name() + ": it holds another number of rows than its sketches");
+    sketches_.emplace(links.data(), static_cast<std::size_t>(links.shape(1)), sketches.data(),
+                      static_cast<std::size_t>(sketches.shape(1)), grid.data(), dim_);
+  }
+
   Array<std::uint8_t> graph_bytes_, codes_;
   Array<float> weights_;
   Array<std::int64_t> sequences_;
+  std::optional<SketchArrays> sketch_arrays_;
   std::vector<std::shared_ptr<Mapping>> mappings_;
   Graph graph_;
+  std::optional<Sketches> sketches_;
   const std::uint8_t* code_data_;
   const float* weight_data_;
   const std::int64_t* sequence_data_;
@@ -214,6 +283,7 @@ class GrowingSegment : public Segment {
   }
   float weight(std::uint32_t row) const override { return weights_[row]; }
   std::int64_t sequence(std::uint32_t row) const override { return sequences_[row]; }
+  void prefetch(std::uint32_t row) const override { resmem::prefetch(code(row), codec_.stride()); }
 
   // Appends as many of the rows from `start` on as fit, and publishes them; returns how many.
   // One writer at a time; the caller sees to that.

@@ -23,8 +23,8 @@ struct View {
   std::size_t rows;
 };
 
-// Queries that are scanned for together; their distances and hits stay in the cache.
-constexpr std::size_t kScanned = 32;
+// Queries that are searched for together; their distances and hits stay in the cache.
+constexpr std::size_t kSearched = 32;
 
 struct Neighbour {
   double distance;
@@ -36,23 +36,30 @@ struct Neighbour {
 
 class SoftKnn {
  public:
-  // Scans the growing segments for `n` queries, at most kScanned, that `correct` is then called for.
-  void scan(const std::vector<View>& views, const float* queries, std::size_t n, const Rule& rule) {
-    for (std::size_t q = 0; q < n; ++q) scanned_[q].clear();
+  // Begins a search for `n` queries, at most kSearched: scans the growing segments for all of them.
+  // `correct` is then called for each in turn.
+  void begin(const std::vector<View>& views, const float* queries, std::size_t n,
+             const Rule& rule) {
+    for (std::size_t q = 0; q < n; ++q) found_[q].clear();
     for (const View& view : views) {
       if (view.growing == nullptr) continue;
       for (std::size_t q = 0; q < n; ++q) hits_[q].clear();
       view.growing->nearest(queries, n, view.rows, rule.k, hits_);
-      for (std::size_t q = 0; q < n; ++q)
-        for (const Hit& hit : hits_[q]) scanned_[q].push_back({hit, &view});
+      add_hits(view, 0, n);
     }
+    queries_ = queries;
+    count_ = n;
   }
 
   // Fills `neighbours()`, the nearest first, and writes the weighted sum of residuals `[L]`, for
-  // the query that was the `q`-th to be scanned for.
-  void correct(const std::vector<View>& views, const float* query, std::size_t q, const Rule& rule,
-               std::size_t width, float* correction) {
-    collect(views, query, q, rule);
+  // the `q`-th of the queries.
+  void correct(const std::vector<View>& views, std::size_t q, const Rule& rule, std::size_t width,
+               float* correction) {
+    // Not for all at once: what one query has read would be out of the cache again when it is
+    // weighed.
+    if (q % Graph::kTogether == 0)
+      search_sealed(views, q, std::min(Graph::kTogether, count_ - q), rule);
+    collect(q, rule);
     weigh(rule);
     sum_.assign(width, 0.0);
     double shared = 0.0;
@@ -80,15 +87,24 @@ class SoftKnn {
     }
   };
 
-  void collect(const std::vector<View>& views, const float* query, std::size_t q,
-               const Rule& rule) {
-    std::vector<Found>& found = scanned_[q];
+  void search_sealed(const std::vector<View>& views, std::size_t first, std::size_t n,
+                     const Rule& rule) {
     for (const View& view : views) {
       if (view.sealed == nullptr) continue;
-      hits_[0].clear();
-      view.sealed->nearest(query, rule.k, rule.ef, scratch_, hits_[0]);
-      for (const Hit& hit : hits_[0]) found.push_back({hit, &view});
+      for (std::size_t q = first; q < first + n; ++q) hits_[q].clear();
+      const float* queries = queries_ + first * view.segment->dim();
+      view.sealed->nearest(queries, n, rule.k, rule.ef, scratches_, hits_ + first);
+      add_hits(view, first, n);
     }
+  }
+
+  void add_hits(const View& view, std::size_t first, std::size_t n) {
+    for (std::size_t q = first; q < first + n; ++q)
+      for (const Hit& hit : hits_[q]) found_[q].push_back({hit, &view});
+  }
+
+  void collect(std::size_t q, const Rule& rule) {
+    std::vector<Found>& found = found_[q];
     const std::size_t kept = rule.k + GrowingSegment::kMargin;
     if (found.size() > kept) {
       std::nth_element(
@@ -98,13 +114,15 @@ class SoftKnn {
     neighbours_.clear();
     for (const Found& f : found) {
       const Segment& segment = *f.view->segment;
-      const double squared =
-          distance.exact(query, segment.vector(f.hit.row), segment.dim());
+      const float* query = queries_ + q * segment.dim();
+      const double squared = distance.exact(query, segment.vector(f.hit.row), segment.dim());
       // Every vector that was added is finite.
       if (std::isnan(squared)) segment.fail("a vector is no number");
       const std::uint32_t row = f.row();
-      neighbours_.push_back({std::sqrt(squared), 0, segment.sequence(row), &segment, row});
+      segment.prefetch(row);
+      neighbours_.push_back({std::sqrt(squared), 0, 0, &segment, row});
     }
+    for (Neighbour& n : neighbours_) n.sequence = n.segment->sequence(n.row);
     // Of equal distances the newer memory comes first: what was taught last is named first.
     std::sort(neighbours_.begin(), neighbours_.end(), [](const Neighbour& a, const Neighbour& b) {
       return a.distance != b.distance ? a.distance < b.distance : a.sequence > b.sequence;
@@ -125,11 +143,13 @@ class SoftKnn {
     for (Neighbour& n : neighbours_) n.weight = std::isinf(total) ? 0.0 : n.weight / total;
   }
 
-  Scratch scratch_;
-  std::vector<Hit> hits_[kScanned];
-  std::vector<Found> scanned_[kScanned];
+  Scratch scratches_[Graph::kTogether];
+  std::vector<Hit> hits_[kSearched];
+  std::vector<Found> found_[kSearched];
   std::vector<Neighbour> neighbours_;
   std::vector<double> sum_;
+  const float* queries_ = nullptr;
+  std::size_t count_ = 0;
 };
 
 }  // namespace resmem
