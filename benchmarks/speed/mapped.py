@@ -10,6 +10,7 @@ cache; the first search after it is timed as well, since a mapping reads nothing
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -63,9 +64,10 @@ def million_rows(data: Path) -> SegmentRows:
 
 
 def ensure_segment(folder: Path, data: Path) -> None:
-    """Builds the segment unless it is there."""
-    if (folder / "segment.json").is_file():
+    """Builds the segment unless it is there; one of before there were sketches is built anew."""
+    if (folder / "segment.json").is_file() and (folder / "sketches.npy").is_file():
         return
+    shutil.rmtree(folder, ignore_errors=True)
     rows = million_rows(data)
     print(f"building {len(rows)} rows of {DIM} numbers in {folder}, minutes")
     folder.parent.mkdir(parents=True, exist_ok=True)
