@@ -37,6 +37,10 @@ class Fleet(Protocol):
     def cells(self) -> Cells:
         """Where this worker counts."""
 
+    @property
+    def others_answer(self) -> bool:
+        """Whether this worker is one more beside those that answer requests already."""
+
     def on_ready(self) -> None:
         """This worker answers requests from now on."""
 
@@ -151,6 +155,9 @@ class ResmemApp:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         # Beside the server's first requests: `/healthz` answers while a large model loads.
         self._loading = asyncio.create_task(self._load())
+        if self._fleet is not None and self._fleet.others_answer:
+            # They share the socket: a request that came here now would be turned away.
+            await self._loading
         try:
             yield
         finally:

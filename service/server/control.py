@@ -43,9 +43,16 @@ class Control:
     its supervisor does; everything else happens in the event loop.
     """
 
-    def __init__(self, connection: "Connection[ToSupervisor, ToWorker]", cells: Cells) -> None:
+    def __init__(
+        self,
+        connection: "Connection[ToSupervisor, ToWorker]",
+        cells: Cells,
+        *,
+        others_answer: bool,
+    ) -> None:
         self._connection = connection
         self._cells = cells
+        self._others_answer = others_answer
         self._numbers = count()
         self._asked: dict[int, asyncio.Future[Reloaded]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,6 +61,11 @@ class Control:
     def cells(self) -> Cells:
         """Where this worker counts."""
         return self._cells
+
+    @property
+    def others_answer(self) -> bool:
+        """Whether another worker was ready when this one was started."""
+        return self._others_answer
 
     def on_ready(self) -> None:
         """Tells the supervisor that this worker answers requests."""

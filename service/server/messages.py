@@ -33,6 +33,8 @@ class Assignment:
     """Descriptor of the bound socket; inherited, as the next one."""
     board: int
     """Descriptor of the shared counts."""
+    others_answer: bool
+    """Whether requests can go elsewhere until this worker is ready."""
 
 
 @dataclass(frozen=True, slots=True)

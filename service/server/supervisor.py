@@ -148,6 +148,7 @@ class Supervisor:
             worker,
             self._listener.fileno(),
             self._board.descriptor,
+            self._anyone_ready(),
         )
 
     def _anyone_ready(self) -> bool:

@@ -48,7 +48,8 @@ def main(descriptor: int) -> int:
     for inherited in (descriptor, assignment.listener, assignment.board):
         os.set_inheritable(inherited, False)
     board = Board(settings.workers, assignment.board)
-    control = Control(connection, Cells(board, assignment.worker))
+    cells = Cells(board, assignment.worker)
+    control = Control(connection, cells, others_answer=assignment.others_answer)
     app = ResmemApp(settings, control)
     with socket.socket(fileno=assignment.listener) as listener:
         WorkerServer(app, control, settings.drain_s).run(sockets=[listener])

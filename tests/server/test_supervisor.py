@@ -7,9 +7,12 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
@@ -90,6 +93,22 @@ def test_memorized_by_any_known_to_every_worker_at_once(
         ask_everyone(server, has_it_no_longer, method="POST", path="/predict", json=body)
 
 
+def test_a_memory_of_the_bundle_forgotten_by_any_is_gone_for_every_worker(server: Server) -> None:
+    """Also for those who only look, and were not asked for a prediction since."""
+    for name in ("fit-7", "fit-8", "fit-9"):
+        assert ask(server, "DELETE", f"/memories/{name}").status_code == 200
+
+        def is_gone(answer: httpx.Response) -> None:
+            assert answer.status_code == 404
+
+        def lists_it_not(answer: httpx.Response, name: str = name) -> None:
+            assert name not in [memory["id"] for memory in answer.json()["memories"]]
+
+        ask_everyone(server, is_gone, method="GET", path=f"/memories/{name}")
+        listing = {"source": "fit", "limit": 20}
+        ask_everyone(server, lists_it_not, method="GET", path="/memories", params=listing)
+
+
 def test_the_same_id_from_many_clients_is_one_memory(server: Server, digits: FittedModel) -> None:
     before = ask(server, "GET", "/model").json()["memory"]["size"]
     row, other = digits.inputs[20].tolist(), digits.inputs[21].tolist()
@@ -157,6 +176,26 @@ def test_a_worker_is_killed(digits: FittedModel, tmp_path: Path) -> None:
         server.terminate()
         assert server.status() == 0
         assert not list(tmp_path.rglob("*-wal")), "the journal was not closed"
+
+
+def test_a_worker_that_starts_takes_no_request_from_one_that_answers(
+    digits: FittedModel, tmp_path: Path
+) -> None:
+    with Server(digits.store, tmp_path, workers=2) as server, ThreadPoolExecutor(1) as pool:
+        over, statuses = Event(), Counter[int]()
+
+        def keep_asking() -> None:
+            while not over.is_set():
+                with suppress(httpx.TransportError):  # it was the one that was killed
+                    answer = ask(server, "POST", "/predict", json={"inputs": [ROW]})
+                    statuses[answer.status_code] += 1
+
+        asking = pool.submit(keep_asking)
+        os.kill(server.pids()[0], signal.SIGKILL)
+        server.wait_for("all workers ready")
+        over.set()
+        asking.result()
+        assert statuses.keys() == {200}
 
 
 def test_the_supervisor_is_killed(digits: FittedModel, tmp_path: Path) -> None:
