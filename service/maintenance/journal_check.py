@@ -9,11 +9,16 @@ from service.memory.sqlite_snapshot import open_snapshot
 from service.memory.state_folders import StateFolders
 from service.memory.write_ahead_log import damage_in
 
-__all__ = ["DAMAGED_JOURNAL", "check_journal_file"]
+__all__ = ["DAMAGED_JOURNAL", "UNREADABLE_JOURNAL", "check_journal_file"]
 
 DAMAGED_JOURNAL: Final = (
     "what is sealed still votes while a server runs; copy the state folder, then restore the "
     "newest backup with `resmem restore`"
+)
+UNREADABLE_JOURNAL: Final = (
+    "nothing says that it is damaged: a disk that is full, read-only or failing may be the reason, "
+    "or a permission; look there and verify again; if it stays so, copy the state folder, then "
+    "restore the newest backup with `resmem restore`"
 )
 _DAMAGED_LOG: Final = (
     "what was committed before it is safe, and a server that runs loses nothing: make a backup "
@@ -42,8 +47,11 @@ def check_journal_file(folders: StateFolders) -> Iterator[Finding]:
             pages = snapshot.number("PRAGMA page_count")
             # SQLite reads a cut last page as if zeros stood there. It writes whole pages only.
             over = folders.journal.stat().st_size % snapshot.number("PRAGMA page_size")
-    except (CorruptFile, JournalUnavailable) as error:
+    except CorruptFile as error:
         yield Finding("fault", "journal file", error.message, DAMAGED_JOURNAL)
+        return
+    except JournalUnavailable as error:
+        yield Finding("fault", "journal file", error.message, UNREADABLE_JOURNAL)
         return
     if over:
         detail = f"{folders.journal} is cut: it ends within a page"

@@ -14,7 +14,11 @@ from service.errors import CorruptFile, JournalUnavailable
 from service.inference.rows import Rows
 from service.maintenance.bundle_check import check_bundle
 from service.maintenance.finding import Finding
-from service.maintenance.journal_check import DAMAGED_JOURNAL, check_journal_file
+from service.maintenance.journal_check import (
+    DAMAGED_JOURNAL,
+    UNREADABLE_JOURNAL,
+    check_journal_file,
+)
 from service.maintenance.segment_audit import Verdict
 from service.maintenance.state_audit import StateAudit, audit_state
 from service.memory.sqlite_snapshot import open_snapshot
@@ -53,8 +57,11 @@ def verify_state(bundle: Bundle, folders: StateFolders, progress: Progress) -> I
         specs = bundle.manifest.inputs
         with progress.bar("memories", total) as advance:
             audit = audit_state(folders, lambda blobs: Rows.decode(blobs, specs), advance)
-    except (CorruptFile, JournalUnavailable) as error:
+    except CorruptFile as error:
         yield Finding("fault", "journal rows", error.message, DAMAGED_JOURNAL)
+        return
+    except JournalUnavailable as error:
+        yield Finding("fault", "journal rows", error.message, UNREADABLE_JOURNAL)
         return
     yield from _rows(folders, audit)
     yield from _tables(folders, audit)

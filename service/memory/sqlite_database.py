@@ -222,7 +222,21 @@ def translated(path: Path) -> Iterator[None]:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot write, for a process that only reads."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    uri = path.absolute().as_uri()
+    reader = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
+    try:
+        reader.execute("SELECT 1 FROM sqlite_master")
+    except sqlite3.OperationalError:
+        reader.close()
+        log = path.with_name(f"{path.name}-wal")
+        if not path.exists() or (log.exists() and log.stat().st_size):
+            raise
+        # A disk that is full or read-only has no room for the index of a log; none is needed.
+        reader = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
 
 
 def _connect(path: Path, busy_ms: int, *, cached_statements: int = 128) -> sqlite3.Connection:

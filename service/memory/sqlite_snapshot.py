@@ -27,6 +27,8 @@ __all__ = ["JournalSnapshot", "open_snapshot"]
 _PAGES_AT_ONCE: Final = 512
 _ROWS_AT_ONCE: Final = 256
 _ALL: Final = -1
+_OF_THE_TARGET: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+"""Errors of a copy that only its writing has."""
 
 Scalar = int | float | str | None
 
@@ -101,13 +103,14 @@ class JournalSnapshot:
             advance((total - left - done) * size)
             done = total - left
 
-        with (
-            translated(self.path),
-            closing(sqlite3.connect(target, isolation_level=None)) as connection,
-        ):
-            # The transaction of this snapshot is open: writers neither wait nor start it over.
-            self._connection.backup(connection, pages=_PAGES_AT_ONCE, progress=progress)
-            connection.execute("PRAGMA journal_mode = DELETE")
+        try:
+            with closing(sqlite3.connect(target, isolation_level=None)) as connection:
+                # The transaction of this snapshot is open: writers neither wait nor start it over.
+                self._connection.backup(connection, pages=_PAGES_AT_ONCE, progress=progress)
+                connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.Error as error:
+            with translated(target if error.sqlite_errorcode in _OF_THE_TARGET else self.path):
+                raise
 
 
 @contextmanager

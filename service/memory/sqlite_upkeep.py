@@ -1,6 +1,7 @@
 """Eviction and erasure in the embedded journal, in steps so short that no append waits long."""
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -165,8 +166,14 @@ def _expired(connection: sqlite3.Connection, before_ms: int | None) -> int:
     """The last sequence of those that are too old, 0 for none."""
     if before_ms is None:
         return 0
+    # A time to come is of a clock that was wrong for a while: it must not shield what came after.
     young = connection.execute(
-        "SELECT sequence FROM memories WHERE created_ms >= ? ORDER BY sequence LIMIT 1",
-        (before_ms,),
+        "SELECT sequence FROM memories WHERE created_ms BETWEEN ? AND ? ORDER BY sequence LIMIT 1",
+        (before_ms, time.time_ns() // 1_000_000),
     ).fetchone()
-    return _ALL if young is None else int(young[0]) - 1
+    old = connection.execute(
+        "SELECT sequence FROM memories WHERE sequence < ? AND created_ms < ?"
+        " ORDER BY sequence DESC LIMIT 1",
+        (_ALL if young is None else young[0], before_ms),
+    ).fetchone()
+    return 0 if old is None else int(old[0])

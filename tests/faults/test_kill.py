@@ -27,7 +27,9 @@ from service.memory.options import MemoryOptions
 from service.memory.soft_knn import SoftKnn
 from service.memory.sqlite_journal import SqliteJournal
 from service.memory.state_folders import StateFolders
-from tests.faults.teaching import FITTED_ROWS, SHAPE, Digits, History, Kind, Line, State
+from tests.faults.client import state_of
+from tests.faults.digits import FITTED_ROWS, SHAPE, Digits
+from tests.faults.history import History, Kind, Line, States
 from tests.memory.examples import LABELS, PIXELS, fitted_folder
 
 logger = logging.getLogger(__name__)
@@ -123,14 +125,14 @@ def opened(state: Path, fitted: Path) -> Iterator[ResidualMemory]:
     memory.close()
 
 
-def states_in(memory: ResidualMemory) -> dict[str, State]:
+def states_in(memory: ResidualMemory) -> States:
     """Every memory that the records know."""
     records = memory.records.page(source=None, limit=10**6, after=None)
     records += memory.records.page(source=names.SOURCE, limit=FITTED_ROWS, after=None)
-    return {record.id: (int(record.weight), record.source or "") for record in records}
+    return {record.id: state_of(record.weight, record.source) for record in records}
 
 
-def check_votes(memory: ResidualMemory, digits: Digits, states: dict[str, State]) -> None:
+def check_votes(memory: ResidualMemory, digits: Digits, states: States) -> None:
     """Every memory votes, and nothing else."""
     assert memory.size == len(states)
     sequences = {memory.records.find(id).sequence: id for id in states}
@@ -139,7 +141,8 @@ def check_votes(memory: ResidualMemory, digits: Digits, states: dict[str, State]
     assert found <= sequences.keys()
     # A graph has rows that no path leads to from that far away.
     for sequence in sequences.keys() - found:
-        embedding = digits.embedding(sequences[sequence], states[sequences[sequence]][0])
+        id = sequences[sequence]
+        embedding = digits.row(id, states[id])
         nearest = memory.correct(embedding[None], replace(rule, k=1))
         assert (nearest.sequences[0, 0], nearest.distances[0, 0]) == (sequence, 0)
 
@@ -178,7 +181,7 @@ def test_kill_at_any_instant(tmp_path: Path) -> None:
     state, fitted = tmp_path / "state", fitted_folder(tmp_path, FITTED_ROWS)
     digits = Digits(PIXELS, LABELS)
     digits.save(tmp_path / "digits.npz")
-    chance, history, counts = random.Random(SEED), History(), Counter[str]()
+    chance, history, counts = random.Random(SEED), History(FITTED_ROWS), Counter[str]()
     for kill in range(KILLS):
         seed = SEED * 10_000 + kill
         lines = live_and_die(tmp_path, seed, chance) if kill else live_to_see(tmp_path, seed)
