@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
     try:
         removed = memory.compact()
     except (RuntimeError, OSError) as error:
-        raise JournalUnavailable(str(error).strip().splitlines()[-1]) from error
+        raise JournalUnavailable(str(error)) from error
     finally:
         memory.close()
     after = disk()

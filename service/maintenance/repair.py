@@ -97,7 +97,7 @@ def _rebuild(
         try:
             rebuilt.append(builder.carry_out(plan, catalogue, lease))
         except (RuntimeError, OSError) as error:
-            raise JournalUnavailable(str(error).strip().splitlines()[-1]) from error
+            raise JournalUnavailable(str(error)) from error
     return rebuilt
 
 

@@ -132,10 +132,11 @@ def _segments(audit: StateAudit) -> Iterator[Finding]:
 
 def _leftovers(folders: StateFolders, audit: StateAudit) -> Iterator[Finding]:
     named = {folders.of(entry) for entry in audit.catalogue}
-    for path in sorted(folders.segments.iterdir()) if folders.segments.is_dir() else ():
-        if path in named:
-            continue
+    paths = set(folders.segments.iterdir()) if folders.segments.is_dir() else set()
+    swept = set(folders.made_here()) if paths else set()
+    for path in sorted(paths - named):
         what = "is no part of the state"
         if path == folders.building:
             what = "is a segment being built now, or left by a killed process"
-        yield Finding("note", "leftovers", f"{path} {what}: the next build removes it")
+        future = "the next build removes it" if path in swept else "nothing reads or removes it"
+        yield Finding("note", "leftovers", f"{path} {what}: {future}")

@@ -110,7 +110,10 @@ class SegmentBuilder:
             output, trouble = process.stdout.read(), process.stderr.read()
         self._process = None
         if process.returncode != 0:
-            raise RuntimeError(f"building a segment failed ({process.returncode}): {trouble}")
+            reason = trouble.strip().rpartition("\n")[2] or f"exit status {process.returncode}"
+            error = RuntimeError(f"building a segment failed: {reason}")
+            error.add_note(trouble)
+            raise error
         return int(output)
 
     def _place(self, entry: SegmentEntry) -> None:
@@ -125,6 +128,6 @@ class SegmentBuilder:
         """Removes what dead processes left: folders that the catalogue does not name."""
         self._folders.segments.mkdir(exist_ok=True)
         named = {self._folders.of(entry) for entry in catalogue}
-        for folder in self._folders.segments.iterdir():
+        for folder in self._folders.made_here():
             if folder not in named:
                 shutil.rmtree(folder)

@@ -1,5 +1,6 @@
 """Where the files of one state lie."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,12 @@ class StateFolders:
     def building(self) -> Path:
         """The segment that is being built: one at a time, under the lease."""
         return self.segments / ".building"
+
+    def made_here(self) -> Iterator[Path]:
+        """What sealing made in `segments`; what else lies there is not ours to touch."""
+        for path in self.segments.iterdir():
+            if path == self.building or (path.name.isdecimal() and path.is_dir()):
+                yield path
 
     def of(self, entry: SegmentEntry) -> Path:
         """The folder of a segment in the catalogue."""

@@ -220,12 +220,14 @@ def test_a_damaged_bundle_is_named(own_store: Taught, damage: Callable[[Path], N
 def test_leftovers_are_noted_and_are_no_faults(own_store: Taught) -> None:
     (own_store.bundle.path / "notes.txt").write_text("mine")
     (own_store.folders.segments / "00000077").mkdir()
+    (own_store.folders.segments / "lost+found").mkdir()
     own_store.folders.building.mkdir()
     notes = [finding.detail for finding in findings(own_store) if finding.level == "note"]
-    assert len(notes) == 3
+    assert len(notes) == 4
     assert "notes.txt" in notes[0]
-    assert "being built now, or left by a killed process" in notes[1]
-    assert "00000077" in notes[2]
+    assert "being built now, or left by a killed process: the next build removes it" in notes[1]
+    assert "00000077 is no part of the state: the next build removes it" in notes[2]
+    assert "lost+found is no part of the state: nothing reads or removes it" in notes[3]
     assert faults(own_store) == []
 
 

@@ -73,9 +73,12 @@ def test_leftovers_of_a_dead_process_are_swept(
     for name in (".building", "00000001", "00000077"):
         (folders.segments / name).mkdir(parents=True)
         (folders.segments / name / "graph.hnsw").write_bytes(b"half")
+    (folders.segments / "lost+found").mkdir()
+    (folders.segments / ".DS_Store").write_text("not ours")
     opened().append(memories(range(100))).result(10)
     assert watcher.sealed.wait(60)
-    assert [path.name for path in folders.segments.iterdir()] == ["00000001"]
+    left = sorted(path.name for path in folders.segments.iterdir())
+    assert left == [".DS_Store", "00000001", "lost+found"]
 
 
 def test_only_the_holder_of_the_lease_seals(
