@@ -87,7 +87,8 @@ class Batcher(Generic[R, T]):
         self._waiting: BatchQueue[R, T] = BatchQueue()
         self._running: Sequence[Part[R, T]] = ()
         self._fresh: list[Request[R, T]] = []
-        self._handed = 0
+        self._fresh_rows = 0
+        self._handed = self._handed_rows = 0
         self._pace = Pace()
         self._inline_s = 0.0 if limits.max_delay_ms else limits.max_inline_ms / 1000
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,12 +151,13 @@ class Batcher(Generic[R, T]):
         future: asyncio.Future[T] = self._loop.create_future()
         request: Request[R, T] = Request(rows, future, perf_counter(), size)
         self._rows += size
-        if self._handed or not self._inline_s:
-            self._hand_over(request)
-        else:
-            if not self._fresh:
+        self._fresh.append(request)
+        self._fresh_rows += size
+        if not self._handed:
+            if len(self._fresh) == 1:
                 self._loop.call_soon(self._sort)
-            self._fresh.append(request)
+        elif not self._is_worth_waiting():
+            self._hand_over()
         return future
 
     async def close(self) -> None:
@@ -168,16 +170,28 @@ class Batcher(Generic[R, T]):
 
     def _sort(self) -> None:
         """Run what came in this turn of the event loop, or hand it over to the thread."""
-        fresh, self._fresh = self._fresh, []
-        if self._is_quick(fresh):
-            self._answer(self._run_parts([one.take(one.size) for one in fresh]))
+        if not self._is_quick(self._fresh):
+            self._hand_over()
             return
-        for request in fresh:
-            self._hand_over(request)
+        fresh, self._fresh, self._fresh_rows = self._fresh, [], 0
+        self._answer(self._run_parts([one.take(one.size) for one in fresh]))
 
-    def _hand_over(self, request: Request[R, T]) -> None:
-        self._handed += 1
-        self._inbox.put(request)
+    def _is_worth_waiting(self) -> bool:
+        """Whether what came may run here, quickly, once the thread has ended the batch it runs.
+
+        Else it would follow that one into the thread, and what comes next would follow it.
+        """
+        return (
+            self._handed_rows <= self._limits.max_batch_rows
+            and self._pace.expected(self._fresh_rows) <= self._inline_s
+        )
+
+    def _hand_over(self) -> None:
+        self._handed += len(self._fresh)
+        self._handed_rows += self._fresh_rows
+        for request in self._fresh:
+            self._inbox.put(request)
+        self._fresh, self._fresh_rows = [], 0
 
     def _is_quick(self, fresh: Sequence[Request[R, T]]) -> bool:
         rows = sum(request.size for request in fresh)
@@ -271,7 +285,10 @@ class Batcher(Generic[R, T]):
     def _deliver(self, finished: Sequence[Request[R, T]]) -> None:
         """Take requests back from the thread; in the event loop."""
         self._handed -= len(finished)
+        self._handed_rows -= sum(request.size for request in finished)
         self._answer(finished)
+        if self._fresh and not self._handed:
+            self._sort()
 
     def _answer(self, finished: Sequence[Request[R, T]]) -> None:
         """Answer requests, each once; in the event loop."""
@@ -291,7 +308,7 @@ class Batcher(Generic[R, T]):
             self._accept(self._inbox.get())
         left = {part.request for part in self._running} | set(self._waiting.clear())
         left.update(self._fresh)
-        self._fresh = []
+        self._fresh, self._fresh_rows = [], 0
         for request in left:
             request.error = NotReady("the service is shutting down")
         self._answer(list(left))

@@ -36,6 +36,7 @@ class Gate:
 
     def __init__(self, run: Callable[[Sequence[ItemPart]], list[Answers | Exception]]) -> None:
         self.batches: list[list[Items]] = []
+        self.threads: list[str] = []
         self._run = run
         self._permits = threading.Semaphore(0)
         self._loop = get_running_loop()
@@ -43,6 +44,7 @@ class Gate:
 
     def __call__(self, parts: Sequence[ItemPart]) -> list[Answers | Exception]:
         self.batches.append([part.rows for part in parts])
+        self.threads.append(threading.current_thread().name)
         self._loop.call_soon_threadsafe(self._begun.release)
         assert self._permits.acquire(timeout=PATIENCE_S)
         return self._run(parts)

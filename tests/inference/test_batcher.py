@@ -410,6 +410,45 @@ def test_while_the_thread_runs_a_batch_the_next_one_gathers() -> None:
     run(scenario())
 
 
+def test_what_is_quick_runs_here_once_the_thread_is_through() -> None:
+    async def scenario() -> None:
+        gate = Gate(answer)
+        gate.open(1)
+        batcher = started(gate, max_inline_ms=HOUR_MS)
+        await batcher.submit(Items((1,)))  # one row is known to be quick from here on
+        slow = batcher.submit(Items((1, 2)))
+        await gate.begun()
+        await gate.begun()
+        quick = batcher.submit(Items((3,)))
+        gate.open()
+        assert await quick == ["a3"]
+        assert slow.done()
+        assert gate.threads == ["resmem-batch"] * 2 + ["MainThread"]
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one() -> None:
+    async def scenario() -> None:
+        gate = Gate(answer)
+        gate.open(1)
+        batcher = started(gate, max_batch_rows=8, max_inline_ms=HOUR_MS)
+        await batcher.submit(Items((1,)))
+        await gate.begun()
+        large = batcher.submit(Items(tuple(range(100))))
+        await gate.begun()
+        small = batcher.submit(Items((3,)))
+        gate.open(2)
+        assert await small == ["a3"]
+        assert not large.done()
+        gate.open()
+        assert len(await large) == 100
+        await batcher.close()
+
+    run(scenario())
+
+
 def test_what_cannot_run_as_one_batch_goes_to_the_thread() -> None:
     inline: list[bool] = []
 
