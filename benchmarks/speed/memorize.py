@@ -22,6 +22,7 @@ _WORK = Path("benchmarks/out/digits")
 _CONNECTIONS = 64
 _BATCH_ROWS = 256
 _BODIES = 400
+_LEARNED_ROWS = 1000
 
 
 def memorize_bodies(rows: int) -> list[str]:
@@ -59,20 +60,33 @@ def throughput(
 
 
 def interference(
-    store: Path, rate: float, learned: float, seconds: float, settings: dict[str, str]
-) -> tuple[Outcome, Outcome]:
-    """Predictions at a steady rate, alone and beside `learned` memorized rows per second."""
+    store: Path, rate: float, seconds: float, settings: dict[str, str]
+) -> dict[str, Outcome]:
+    """Predictions at a steady rate, alone and beside 1,000 memorized rows a second.
+
+    The key says how many of those rows come in one request, 0 for none.
+    """
+    outcomes = {}
     with serve(store, settings) as server:
-        asking = Load(server.port, "/predict", predict_bodies(), 32, seconds, rate)
-        teaching = Load(server.port, "/memorize", memorize_bodies(1), 32, seconds, learned)
-        start(asking).wait()  # warm
-        alone = start(asking).wait()
-        lessons = start(teaching)
-        beside = start(asking).wait()
-        _all("201", lessons.wait())
-    _all("200", alone)
-    _all("200", beside)
-    return alone, beside
+        asking = Load(server.port, "/predict", predict_bodies(), 32, seconds, rate, warmup_s=2.0)
+        outcomes["0"] = start(asking).wait()
+        for rows in (1, 10, 100):
+            teaching = Load(
+                server.port,
+                "/memorize",
+                memorize_bodies(rows),
+                32,
+                seconds + 2.0,
+                _LEARNED_ROWS / rows,
+                warmup_s=1.0,
+            )
+            # It begins before the predictions are measured, and ends after them.
+            lessons = start(teaching)
+            outcomes[str(rows)] = start(asking).wait()
+            _all("201", lessons.wait())
+    for outcome in outcomes.values():
+        _all("200", outcome)
+    return outcomes
 
 
 def _all(code: str, outcome: Outcome) -> None:
@@ -94,14 +108,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\nsingle rows, {_CONNECTIONS} clients: {single:,.0f} rows/s, each synced")
     batched = throughput(store, _BATCH_ROWS, 4, seconds, settings)
     print(f"{_BATCH_ROWS} rows a request, 4 clients: {batched:,.0f} rows/s, each synced")
-    alone, beside = interference(store, options.rate, 1000.0, seconds, settings)
-    ratio = beside.p99_ms / alone.p99_ms
-    print(
-        f"/predict at {options.rate:.0f}/s alone: p50 {alone.p50_ms:.2f} p99 {alone.p99_ms:.2f} ms"
-    )
-    print(f"beside 1,000 memorized rows/s: p50 {beside.p50_ms:.2f} p99 {beside.p99_ms:.2f} ms")
-    print(f"p99 ratio {ratio:.2f}")
-    results = {"single": single, "batched": batched, "p99_ratio": ratio}
+    outcomes = interference(store, options.rate, seconds, settings)
+    alone = outcomes["0"].p99_ms
+    print(f"\n/predict at {options.rate:.0f}/s beside {_LEARNED_ROWS} memorized rows/s, ms")
+    print("rows in a /memorize request   p50    p99   p99 over that alone")
+    for rows, outcome in outcomes.items():
+        said = f"{outcome.p50_ms:5.2f}  {outcome.p99_ms:5.2f}   {outcome.p99_ms / alone:.2f}"
+        print(f"{rows if rows != '0' else 'alone':>26s}  {said}")
+    results = {
+        "single": single,
+        "batched": batched,
+        "predict_ms": {rows: [one.p50_ms, one.p99_ms] for rows, one in outcomes.items()},
+    }
     (_WORK.parent / "memorize.json").write_text(json.dumps(results, indent=2))
 
 

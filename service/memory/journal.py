@@ -193,7 +193,16 @@ class Journal(Protocol):
         """Whole memories after a sequence, oldest first."""
 
     def moved(self) -> bool:
-        """True where a commit of any process may have come since the last `changes`; cheap."""
+        """True where a commit of any process may have come since the last reading; cheap.
+
+        One whose process was killed before it could say so is noticed within 0.1 s.
+        """
+
+    def latest(self, since: Position) -> SegmentRows | None:
+        """A reading without reading: the rows of the last `append`, if they follow on `since`.
+
+        None where anything else was committed since the last reading: `changes` has it.
+        """
 
     def changes(self, since: Position | None) -> AbstractContextManager[Changes]:
         """A consistent reading of what came since a position, or of all that is not sealed."""

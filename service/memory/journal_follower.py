@@ -35,17 +35,19 @@ class JournalFollower:
     def refresh(self) -> bool:
         """Takes over what was committed since the last time; True where something was."""
         changed = False
-        with self._lock:
-            try:
-                if self._journal.moved():
-                    self.catch_up()
-                    changed = True
-                self._unreadable = False
-            except JournalUnavailable:
-                # A prediction is worth more with the memories known so far than not at all.
-                if not self._unreadable:
-                    logger.exception("the journal cannot be read; using what was read before")
-                self._unreadable = True
+        try:
+            # Looks before it waits for whoever is reading; and then again, to read nothing twice.
+            if self._journal.moved():
+                with self._lock:
+                    if self._journal.moved():
+                        self.catch_up()
+                        changed = True
+            self._unreadable = False
+        except JournalUnavailable:
+            # A prediction is worth more with the memories known so far than not at all.
+            if not self._unreadable:
+                logger.exception("the journal cannot be read; using what was read before")
+            self._unreadable = True
         return changed
 
     def catch_up(self, *, since_start: bool = False) -> None:
@@ -55,6 +57,10 @@ class JournalFollower:
             CorruptFile: a segment is missing or damaged, or disagrees with the journal.
             JournalUnavailable: it cannot be read now.
         """
+        own = None if since_start else self._journal.latest(self._tiers.snapshot.position)
+        if own is not None:
+            self._tiers.append(own)
+            return
         for _ in range(_CATALOGUE_READINGS):
             since = None if since_start else self._tiers.snapshot.position
             try:

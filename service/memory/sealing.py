@@ -70,8 +70,12 @@ class Sealer:
         self._thread.start()
 
     def wake(self) -> None:
-        """Says that there may be something to do; returns at once."""
-        self._wanted.set()
+        """Says that there may be something to do; returns at once.
+
+        Called after every commit, most of which fill no segment: no thread is woken for those.
+        """
+        if self._retention or self._plan() is not None:
+            self._wanted.set()
 
     def close(self) -> None:
         """Stops, in the middle of a build if need be: the next start builds again."""

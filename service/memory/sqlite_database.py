@@ -4,13 +4,14 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
 from service import durable
 from service.errors import CorruptFile, JournalUnavailable
+from service.memory import _kernel
 
 __all__ = ["Database", "committed", "open_reader", "translated"]
 
@@ -65,6 +66,7 @@ class Database:
         self._writable = True
         self._tried = time.monotonic()
         self._connections: dict[str, sqlite3.Connection] = {}
+        self._counter: _kernel.SharedCounter | None = None
         try:
             self._open(busy_ms)
         except JournalUnavailable as error:
@@ -73,6 +75,19 @@ class Database:
             logger.error("nothing can be memorized: %s", error)
             self._writable = False
             self._open_to_read()
+
+    @property
+    def commits(self) -> int | None:
+        """A number that rises with every write of any process, after its commit; None: not known.
+
+        To read it takes no lock and no statement. A process that is killed between a commit and
+        this leaves it where it was.
+        """
+        counter = self._counter
+        if counter is None:
+            return None
+        value = counter.value
+        return None if counter.damaged else value
 
     def reopen(self) -> bool:
         """Tries again, once a second at most, where the file could not be written.
@@ -105,7 +120,11 @@ class Database:
             if not self._writable:
                 with self._locks["read"], self._locks["follow"]:
                     self._open_again(self._busy_ms)
-            yield self._connections["write"]
+            try:
+                yield self._connections["write"]
+            finally:
+                if self._counter is not None:
+                    self._counter.add()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -131,6 +150,8 @@ class Database:
             self._try_to_write(busy_ms)
             for name in self._locks:
                 self._connections[name] = _connect(self.path, self._busy_ms)
+        with suppress(OSError):  # commits are then looked for in the database itself
+            self._counter = _kernel.SharedCounter(f"{self.path}-commits")
 
     def _try_to_write(self, busy_ms: int) -> None:
         try:
@@ -168,6 +189,7 @@ class Database:
         for connection in self._connections.values():
             connection.close()
         self._connections = {}
+        self._counter = None
 
     def _reader(self) -> sqlite3.Connection:
         if self.path.exists():

@@ -1,6 +1,7 @@
 """The embedded journal: SQLite in WAL mode, every commit synced before it is acknowledged."""
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -40,6 +41,9 @@ _BURIED_SINCE: Final = "SELECT sequence FROM tombstones WHERE number > ?"
 _BURIED_BETWEEN: Final = "SELECT sequence FROM tombstones WHERE sequence BETWEEN ? AND ?"
 _FEW: Final = 500  # host parameters in one statement
 
+_CERTAIN_S: Final = 0.1
+"""How long the count of commits is taken at its word."""
+
 
 class SqliteJournal:
     """A journal file, created where it is missing. Every method may be called from any thread.
@@ -69,6 +73,8 @@ class SqliteJournal:
         self._shape = shape
         self._fitted_rows = fitted_rows
         self._version: tuple[int, int] | None = None
+        self._commits: int | None = None
+        self._certain_until = 0.0
         self._path = path
         self._latest: SegmentRows | None = None
         self._catalogue: tuple[tuple[int, tuple[int, int]], list[SegmentEntry]] | None = None
@@ -76,12 +82,13 @@ class SqliteJournal:
 
     def append(self, requests: Sequence[Memories]) -> list[Written]:
         """Commits all requests in one transaction, in their order; durable when it returns."""
-        with self._database.transaction() as connection:
-            written, fresh = append(
-                connection, requests, self._shape, fitted_rows=self._fitted_rows
-            )
-        if fresh is not None:
-            self._latest = fresh
+        with self._database.writing() as connection:
+            with committed(connection):
+                written, fresh = append(
+                    connection, requests, self._shape, fitted_rows=self._fitted_rows
+                )
+            # Before the commit is counted: who sees the count finds these.
+            self._latest = None if any(one.replaced for one in written) else fresh
         return written
 
     def forget(self, id: str) -> int:
@@ -146,8 +153,28 @@ class SqliteJournal:
         """True where a commit of any process may have come since the last `changes`; cheap."""
         if self._database.reopen():
             return True
+        commits = self._database.commits
+        if commits is not None:
+            if commits != self._commits:
+                return True
+            if time.monotonic() < self._certain_until:
+                return False
         with self._database.following() as connection:
-            return self._data_version(connection) != self._version
+            moved = self._data_version(connection) != self._version
+        if not moved:
+            self._certain_until = time.monotonic() + _CERTAIN_S
+        return moved
+
+    def latest(self, since: Position) -> SegmentRows | None:
+        """What this process appended, where that and nothing else came since the last reading."""
+        rows, commits, before = self._latest, self._database.commits, self._commits
+        if rows is None or commits is None or before is None or commits != before + 1:
+            return None
+        # A process that died may have committed rows, and not have counted its commit.
+        if rows.sequences[0] != since.sequence + 1:
+            return None
+        self._commits = commits
+        return rows
 
     @contextmanager
     def changes(self, since: Position | None) -> Iterator[Changes]:
@@ -155,6 +182,8 @@ class SqliteJournal:
 
         Without a position `tombstones` is empty: `tombstones(first, last)` has those of a segment.
         """
+        # First: what is committed from here on counts once more.
+        commits = self._database.commits
         with self._database.following() as connection:
             version = self._data_version(connection)
             connection.execute("BEGIN")
@@ -166,12 +195,13 @@ class SqliteJournal:
                     start = max(start, since.sequence)
                     if since.tombstone != position.tombstone:
                         buried = _sequences(connection, _BURIED_SINCE, since.tombstone)
-                rows = self._rows(connection, start + 1, position.sequence)
+                rows = read_segment_rows(connection, start + 1, _LAST_SEQUENCE, self._shape)
                 forgotten = partial(_sequences, connection, _BURIED_BETWEEN)
                 living = partial(sqlite_upkeep.read_living, connection, self._database.path)
                 yield Changes(catalogue, buried, rows, position, living, forgotten)
                 # Only now: a reading that failed half-way must be repeated.
-                self._version = version
+                self._version, self._commits = version, commits
+                self._certain_until = time.monotonic() + _CERTAIN_S
             finally:
                 connection.execute("ROLLBACK")
 
@@ -256,13 +286,6 @@ class SqliteJournal:
             entries = read_catalogue(connection)
             self._catalogue = (self._database.openings, stamp), entries
         return position, self._catalogue[1]
-
-    def _rows(self, connection: sqlite3.Connection, first: int, last: int) -> Iterator[SegmentRows]:
-        """The rows from a sequence to the last; own ones, just written, are not read again."""
-        latest = self._latest
-        if latest is not None and (latest.sequences[0], latest.sequences[-1]) == (first, last):
-            return iter([latest])
-        return read_segment_rows(connection, first, _LAST_SEQUENCE, self._shape)
 
     def _read(self, statement: str, values: Sequence[object]) -> list[MemoryRecord]:
         with self._database.reading() as connection:

@@ -97,6 +97,12 @@ class Tiers:
         ]
         return Living(sum(rows for rows, _ in parts), sum(total for _, total in parts))
 
+    def append(self, rows: SegmentRows) -> None:
+        """Adds rows, at least one, that follow on the position."""
+        snapshot = self._append(self.snapshot, rows)
+        position = snapshot.position._replace(sequence=int(rows.sequences[-1]))
+        self.snapshot = replace(snapshot, position=position)
+
     def apply(self, changes: Changes) -> None:
         """Moves to the position of `changes`.
 

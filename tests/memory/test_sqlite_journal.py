@@ -1,4 +1,6 @@
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -164,6 +166,110 @@ def test_moved_says_when_any_process_committed(journal: SqliteJournal, path: Pat
     assert rows is not None
     assert len(rows) == 1
     assert not journal.moved()
+
+
+def appended(journal: SqliteJournal, row: int) -> Position:
+    """Appends a row and gives the position before it, which was read."""
+    before = position(journal)
+    journal.append([memories([row])])
+    return before
+
+
+def test_own_rows_are_not_read_again(journal: SqliteJournal) -> None:
+    before = appended(journal, 3)
+    assert journal.moved()
+    rows = journal.latest(before)
+    assert rows is not None
+    assert list(rows.sequences) == [before.sequence + 1]
+    assert np.array_equal(rows.embeddings, PIXELS[3:4])
+    assert not journal.moved()
+    assert journal.latest(before) is None
+
+
+def test_own_rows_are_read_where_others_came_before(journal: SqliteJournal, path: Path) -> None:
+    other = SqliteJournal(path, SHAPE)
+    before = position(journal)
+    other.append([memories([0])])
+    journal.append([memories([1])])
+    other.close()
+    assert journal.latest(before) is None
+    assert journal.moved()
+    rows = living(journal, before)
+    assert rows is not None
+    assert len(rows) == 2
+
+
+def test_own_rows_are_read_where_others_came_after(journal: SqliteJournal, path: Path) -> None:
+    other = SqliteJournal(path, SHAPE)
+    before = appended(journal, 0)
+    other.forget(journal.page(None, 0, 1)[0].id)
+    other.close()
+    assert journal.latest(before) is None
+    assert journal.moved()
+
+
+def test_own_rows_are_read_where_they_replace_others(journal: SqliteJournal) -> None:
+    journal.append([memories([0], ids=["a"])])
+    before = position(journal)
+    journal.append([memories([1], ids=["a"])])
+    assert journal.latest(before) is None
+    with journal.changes(before) as changes:
+        assert changes.tombstones == [1]
+
+
+@pytest.fixture
+def uncounted(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteJournal]:
+    """A journal that counts no commits, like a process that dies right after each."""
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.memory._kernel.SharedCounter", refuse)
+        other = SqliteJournal(path, SHAPE)
+    yield other
+    other.close()
+
+
+def test_own_rows_are_read_where_uncounted_ones_came_before(
+    journal: SqliteJournal, uncounted: SqliteJournal
+) -> None:
+    before = position(journal)
+    uncounted.append([memories([0])])
+    journal.append([memories([1])])
+    assert journal.latest(before) is None
+    rows = living(journal, before)
+    assert rows is not None
+    assert len(rows) == 2
+
+
+def test_a_commit_that_was_not_counted_is_noticed(
+    journal: SqliteJournal, uncounted: SqliteJournal
+) -> None:
+    position(journal)
+    uncounted.append([memories([0])])
+    deadline = time.monotonic() + 10
+    while not journal.moved():
+        assert time.monotonic() < deadline
+
+
+def test_without_a_counter_every_commit_is_noticed(uncounted: SqliteJournal) -> None:
+    before = appended(uncounted, 0)
+    assert uncounted.moved()
+    assert uncounted.latest(before) is None
+    assert living(uncounted, before) is not None
+    assert not uncounted.moved()
+
+
+def test_a_counter_that_is_cut_is_done_without(journal: SqliteJournal, path: Path) -> None:
+    position(journal)
+    os.truncate(f"{path}-commits", 0)
+    for row in range(3):
+        before = appended(journal, row)
+        assert journal.moved()
+        assert journal.latest(before) is None
+        assert living(journal, before) is not None
+        assert not journal.moved()
 
 
 def test_a_reading_sees_the_tombstones_of_its_own_moment(

@@ -100,7 +100,7 @@ class MappedRanges {
       const std::uintptr_t end = range->end.load(std::memory_order_acquire);
       if (at < range->begin.load() || at >= end) continue;
       const std::uintptr_t page = at & ~(page_bytes() - 1);
-      void* zeros = mmap(reinterpret_cast<void*>(page), end - page, PROT_READ,
+      void* zeros = mmap(reinterpret_cast<void*>(page), end - page, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
       if (zeros == MAP_FAILED) break;
       range->damaged.store(true, std::memory_order_release);

@@ -1,4 +1,4 @@
-// The Python face of the kernel: segments, and one call that corrects a whole batch without the GIL.
+// The Python face of the kernel: segments, and one call that corrects a whole batch.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -6,12 +6,18 @@
 
 #include "order.hpp"
 #include "segments.hpp"
+#include "shared_counter.hpp"
 #include "soft_knn.hpp"
 
 namespace py = pybind11;
 using namespace resmem;
 
 namespace {
+
+// What is read in some 0.1 ms. To give the GIL away for less costs more than it gains: a thread that
+// takes it in between keeps it for longer than that.
+constexpr std::size_t kLockedNumbers = 1U << 20U;
+constexpr std::size_t kLinksLooked = 32;
 
 template <typename T>
 Array<T> filled(py::ssize_t rows, py::ssize_t columns, T value) {
@@ -27,13 +33,15 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
     throw py::value_error("k, ef and sigma must be above 0, alpha at least 0");
   const auto dim = static_cast<std::size_t>(queries.shape(1));
   std::vector<View> views;
+  std::size_t numbers = 0;  // that are read for one query, about
   for (const auto& segment : segments) {
     if (segment->dim() != dim || segment->codec().width() != width)
       throw py::value_error("a segment has another dimension or width than the batch");
     const std::size_t rows = segment->rows();
-    if (rows > segment->dead_rows())  // else nothing in it votes
-      views.push_back({segment.get(), dynamic_cast<const SealedSegment*>(segment.get()),
-                       dynamic_cast<const GrowingSegment*>(segment.get()), rows});
+    if (rows <= segment->dead_rows()) continue;  // nothing in it votes
+    views.push_back({segment.get(), dynamic_cast<const SealedSegment*>(segment.get()),
+                     dynamic_cast<const GrowingSegment*>(segment.get()), rows});
+    numbers += dim * (views.back().growing ? rows : std::min(rows, kLinksLooked * ef));
   }
   const py::ssize_t n = queries.shape(0), columns = static_cast<py::ssize_t>(k);
   Array<float> residuals = filled<float>(n, static_cast<py::ssize_t>(width), 0.0F);
@@ -46,10 +54,11 @@ py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const A
     std::int64_t* sequence = sequences.mutable_data();
     double* distance = distances.mutable_data();
     double* weight = weights.mutable_data();
-    py::gil_scoped_release unlocked;
+    const auto total = static_cast<std::size_t>(n);
+    std::optional<py::gil_scoped_release> unlocked;
+    if (total * numbers > kLockedNumbers) unlocked.emplace();
     thread_local SoftKnn soft_knn;
     const Rule rule{k, ef, sigma, alpha};
-    const auto total = static_cast<std::size_t>(n);
     for (std::size_t i = 0; i < total; ++i) {
       const std::size_t q = i % kSearched;
       if (q == 0) soft_knn.begin(views, query + i * dim, std::min(kSearched, total - i), rule);
@@ -77,6 +86,12 @@ Array<std::uint8_t> reordered(const Array<std::uint8_t>& graph, std::size_t dim)
   const Graph read(from, size, dim, "graph");
   Reordering(read).write(to);
   return result;
+}
+
+py::error_already_set os_error(const std::system_error& error, const std::string& path) {
+  errno = error.code().value();
+  PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+  return py::error_already_set();
 }
 
 }  // namespace
@@ -111,13 +126,23 @@ PYBIND11_MODULE(_kernel, m) {
                                file_bytes),
                    [array](Mapping* mapping) { delete mapping; });
              } catch (const std::system_error& error) {
-               errno = error.code().value();
-               PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
-               throw py::error_already_set();
+               throw os_error(error, path);
              }
            }),
            py::arg("array"), py::arg("path"), py::arg("file_bytes"))
       .def_property_readonly("damaged", &Mapping::damaged);
+  py::class_<SharedCounter, std::shared_ptr<SharedCounter>>(m, "SharedCounter")
+      .def(py::init([](const std::string& path) {
+             try {
+               return std::make_shared<SharedCounter>(path);
+             } catch (const std::system_error& error) {
+               throw os_error(error, path);
+             }
+           }),
+           py::arg("path"))
+      .def_property_readonly("value", &SharedCounter::value)
+      .def_property_readonly("damaged", &SharedCounter::damaged)
+      .def("add", &SharedCounter::add);
   py::class_<SketchArrays>(m, "Sketches")
       .def(py::init<Array<std::uint32_t>, Array<std::int8_t>, Array<float>>(),
            py::arg("links").noconvert(), py::arg("sketches").noconvert(),
