@@ -1,8 +1,10 @@
 """Building the app: what is checked before, what happens when loading fails or is cut short."""
 
 import asyncio
+import gc
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -43,6 +45,23 @@ def test_not_ready_until_loaded(digits: FittedModel, tmp_path: Path) -> None:
     app = ResmemApp(settings(digits, tmp_path))
     assert asyncio.run(until_over(app)).status_code == 200
     assert (tmp_path / "state/digits/1").is_dir()
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """The garbage collector, as it was before the test again after it."""
+    thresholds = gc.get_threshold()
+    gc.unfreeze()
+    yield
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.usefixtures("collector")
+def test_the_collector_leaves_requests_alone(digits: FittedModel, tmp_path: Path) -> None:
+    assert gc.get_freeze_count() < 1000
+    asyncio.run(until_over(ResmemApp(settings(digits, tmp_path))))
+    assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] == 20_000
 
 
 def test_there_is_no_bundle(tmp_path: Path) -> None:
