@@ -4,11 +4,11 @@ Pure ASGI, since each `BaseHTTPMiddleware` costs about 170 us of CPU a request. 
 app comes up to here and becomes the contract's answer in one place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count
 from os import urandom
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,11 +22,17 @@ from service.api.inference_protocol import errors as inference_protocol
 from service.api.surface import ROUTES, template_of
 from service.telemetry.metrics import Metrics
 
-__all__ = ["Edge", "ErrorsForTheEdge"]
+__all__ = ["WHOLE_RESPONSE", "Edge", "ErrorsForTheEdge"]
+
+WHOLE_RESPONSE: Final = "resmem.whole_response"
+"""An ASGI extension that our server offers: `(status, headers, body) -> bool` sends a response at
+once, headers as they are, the content's length among them and none about the connection. False: it
+is to be sent in messages."""
 
 _CLIENT_GONE: Final = 499
 """The status that metrics show where nobody was left to read one, as nginx has it."""
 _LONGEST_ID: Final = 128
+_NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
 _ERROR: Final = "resmem.error"
 _SCOPES: Final = {(route.method, route.path): route.scope for route in ROUTES}
 
@@ -83,7 +89,7 @@ class Edge:
         crowd.size += 1
         method, route = scope["method"], template_of(_path(scope))
         authorization, request_id = self._headers(scope)
-        reply = _Reply(send, request_id.encode())
+        reply = _Reply(scope, send, request_id.encode())
         try:
             needed = _SCOPES.get((method, route))
             if needed is not None:
@@ -137,9 +143,10 @@ class Edge:
 class _Reply:
     """The way back to the client; remembers which status went out."""
 
-    __slots__ = ("_request_id", "_send", "status")
+    __slots__ = ("_request_id", "_scope", "_send", "status")
 
-    def __init__(self, send: Send, request_id: bytes) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: bytes) -> None:
+        self._scope = scope
         self._send = send
         self._request_id = (b"x-request-id", request_id)
         self.status = 0
@@ -148,6 +155,9 @@ class _Reply:
         length = (b"content-length", str(len(body)).encode())
         head = [length, self._request_id, *headers]
         self.status = status
+        whole = self._scope.get("extensions", _NO_EXTENSIONS).get(WHOLE_RESPONSE)
+        if whole is not None and whole(status, head, body):
+            return
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body})
 

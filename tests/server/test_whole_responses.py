@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.edge import WHOLE_RESPONSE
 from service.server.whole_responses import WholeResponses
 
 
@@ -54,6 +55,7 @@ def exchange(app: ASGIApp, *requests: bytes) -> Recorder:
         config = uvicorn.Config(app, http=WholeResponses, ws="none", log_config=None)
         config.load()
         server = uvicorn.Server(config)
+        server.server_state.default_headers = [(b"date", b"today")]
         protocol = WholeResponses(config, server.server_state, {})
         protocol.connection_made(transport)
         for request in requests:
@@ -143,3 +145,87 @@ def test_an_app_that_dies_in_between_closes_after_what_it_said() -> None:
     transport = exchange(app, GET)
     assert transport.closed
     assert transport.writes[0].startswith(b"HTTP/1.1 200 OK")
+
+
+class Giving:
+    """An app that gives its responses away whole, and remembers whether they were taken."""
+
+    def __init__(self) -> None:
+        self.taken: list[bool] = []
+        self.after: list[Message] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].encode()
+        headers = [(b"content-length", b"%d" % len(path))]
+        give = scope["extensions"][WHOLE_RESPONSE]
+        self.taken.append(give(200, headers, path))
+        if self.taken[-1]:
+            assert not give(200, headers, path), "a response is given once"
+            self.after.append(await receive())
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": path})
+
+
+def get(path: str, *headers: str, method: str = "GET") -> bytes:
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "host: x", *headers, "", "")).encode()
+
+
+def test_a_whole_response_is_one_write_and_leaves_the_connection_open() -> None:
+    app = Giving()
+    transport = exchange(app, get("/a"), get("/b"))
+    assert app.taken == [True, True]
+    assert app.after == [{"type": "http.disconnect"}] * 2
+    assert [written[-6:] for written in transport.writes] == [b"\r\n\r\n/a", b"\r\n\r\n/b"]
+    for written in transport.writes:
+        head = written.split(b"\r\n")
+        assert head[0] == b"HTTP/1.1 200 OK"
+        assert b"content-length: 2" in head
+        assert b"date: today" in head
+
+
+def test_whole_responses_to_pipelined_requests_keep_their_order() -> None:
+    transport = exchange(Giving(), get("/a") + get("/b") + get("/c"))
+    assert [written[-2:] for written in transport.writes] == [b"/a", b"/b", b"/c"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "ending"),
+    [
+        (get("/a", "connection: close"), b"connection: close\r\n\r\n/a"),
+        (get("/a").replace(b"1.1", b"1.0"), b"connection: close\r\n\r\n/a"),
+        (get("/a", method="HEAD"), b"content-length: 2\r\n\r\n"),
+    ],
+)
+def test_what_uvicorn_ends_otherwise_is_left_to_it(request_: bytes, ending: bytes) -> None:
+    app = Giving()
+    transport = exchange(app, request_)
+    assert app.taken == [False]
+    assert b"".join(transport.writes).endswith(ending)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_nothing_is_written_to_a_client_that_is_away_or_does_not_read(away: bool) -> None:
+    app = Giving()
+    transport = Recorder()
+
+    async def main() -> None:
+        config = uvicorn.Config(app, http=WholeResponses, ws="none", log_config=None)
+        config.load()
+        protocol = WholeResponses(config, uvicorn.Server(config).server_state, {})
+        protocol.connection_made(transport)
+        protocol.data_received(GET)
+        if away:
+            protocol.connection_lost(None)
+        else:
+            protocol.pause_writing()
+        await asyncio.sleep(0.01)
+        assert app.taken == [False]
+        assert transport.writes == []
+        if not away:
+            protocol.resume_writing()
+            await asyncio.sleep(0.01)
+            assert len(transport.writes) == 1
+            protocol.connection_lost(None)
+
+    asyncio.run(main())
