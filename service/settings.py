@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         "0 never waits.",
     )
     max_inline_ms: float = Field(
-        0.5,
+        4.0,
         ge=0,
         le=1000,
         allow_inf_nan=False,

@@ -47,7 +47,7 @@ class Limits:
     max_delay_ms: float = 0.0
     """How long the oldest request waits for company before a batch that is not full runs."""
 
-    max_inline_ms: float = 0.5
+    max_inline_ms: float = 4.0
     """A batch expected to take no longer runs on the event loop itself; 0: none does."""
 
     def __post_init__(self) -> None:
