@@ -127,6 +127,7 @@ def _copy_of_the_source(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.timeout(400)
 def test_wheel_has_the_kernel_the_types_and_every_module(wheel: list[str]) -> None:
     assert "service/py.typed" in wheel
     for module in ("memory/_kernel", "inference/_nested_lists"):
@@ -136,6 +137,7 @@ def test_wheel_has_the_kernel_the_types_and_every_module(wheel: list[str]) -> No
     assert modules <= set(wheel)
 
 
+@pytest.mark.timeout(400)
 def test_wheel_has_nothing_else(wheel: list[str]) -> None:
     tops = {name.split("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"service"}

@@ -12,7 +12,8 @@ import yaml
 
 from tests.deploy.engine import ROOT, Client, docker, eventually, zero_rows
 
-pytestmark = pytest.mark.engine
+# Building may take 15 minutes of it.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 PROJECT = "resmem-test"
 ENVIRONMENT = {"RESMEM_PORT": "18080", "PROMETHEUS_PORT": "19090", "GRAFANA_PORT": "13000"}

@@ -11,7 +11,8 @@ import pytest
 
 from tests.deploy.engine import Client, docker, eventually, inspect, zero_rows
 
-pytestmark = pytest.mark.engine
+# Building may take 15 minutes of it.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 IMAGE = "resmem-service:test"
 HARDENED = [

@@ -121,6 +121,7 @@ def test_a_segment_that_is_gone(damaged: Path) -> None:
         pass
 
 
+@pytest.mark.timeout(120 + 2 * JOURNAL_FLIPS)
 def test_flipped_bits_in_the_journal(damaged: Path, expected: Correction) -> None:
     """Found, or of no consequence for any prediction, wherever they are.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pytest
 
 from service.memory import fitted as names
 from service.memory.journal import Memories, StoredMemory
@@ -177,6 +178,7 @@ def rebuild(state: Path, clean: Path, fitted: Path) -> None:
             )
 
 
+@pytest.mark.timeout(120 + 30 * KILLS)
 def test_kill_at_any_instant(tmp_path: Path) -> None:
     state, fitted = tmp_path / "state", fitted_folder(tmp_path, FITTED_ROWS)
     digits = Digits(PIXELS, LABELS)

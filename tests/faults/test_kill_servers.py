@@ -135,6 +135,7 @@ def scores(server: Server, rows: list[list[float]]) -> NDArray[np.float64]:
     return np.array([prediction["scores"] for prediction in answer.json()["predictions"]])
 
 
+@pytest.mark.timeout(120 + 60 * KILLS)
 def test_kill_any_process_at_any_instant(
     digits: FittedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

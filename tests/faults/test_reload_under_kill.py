@@ -81,6 +81,7 @@ class Service:
         return version
 
 
+@pytest.mark.timeout(120 + 60 * ROUNDS)
 def test_one_version_or_the_other(
     digits_twice: TwoVersions, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
