@@ -67,7 +67,8 @@ class Settings(BaseSettings):
         ge=0,
         le=1024,
         description="Threads of ONNX Runtime in each worker; "
-        "0 shares the CPUs that the process may use out among the workers.",
+        "0 shares the CPUs that the process may use, its quota of CPU time included, "
+        "out among the workers.",
     )
     max_body_bytes: int = Field(
         64 * 2**20,

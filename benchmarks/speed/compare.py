@@ -13,7 +13,6 @@ docs/speed.md of the results.
 
 import argparse
 import json
-import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from benchmarks.speed.digit_models import DigitModels, ensure_models
 from benchmarks.speed.digits import digits
 from benchmarks.speed.environments import versions
 from benchmarks.speed.load import Load, Outcome, start
+from service.resources import usable_cpus
 
 _OUT = Path("benchmarks/out")
 _CONNECTIONS = (1, 64)
@@ -125,7 +125,7 @@ def machine() -> dict[str, Any]:
             break
     return {
         "processor": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cpus(),
         "python": platform.python_version(),
     }
 

@@ -1,12 +1,13 @@
 """Exact nearest neighbours of a sample of rows: for tuning, and to measure recall against."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.resources import usable_cpus
 
 __all__ = ["Neighbours", "nearest"]
 
@@ -70,7 +71,7 @@ def nearest(
 
     step = max(1, min(_QUERIES, _BLOCK_BYTES // (4 * count)))
     # Threads help: numpy partitions, the slowest part, without the GIL and on one CPU.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _THREADS)) as pool:
+    with ThreadPoolExecutor(min(usable_cpus(), _THREADS)) as pool:
         for _ in pool.map(search, range(0, len(queries), step)):
             pass
     return Neighbours(rows, distances)

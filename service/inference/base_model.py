@@ -1,7 +1,6 @@
 """The base model: an ONNX Runtime session that turns rows into logits and embeddings."""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from service.errors import BundleError, InvalidInput, NotReady, ProviderUnavailable
 from service.inference.rows import Rows
 from service.inference.tensor_spec import TensorSpec
+from service.resources import usable_cpus
 
 __all__ = ["BaseModel", "BaseOutput", "Provider"]
 
@@ -58,15 +58,16 @@ class BaseModel:
     ) -> None:
         """Load the model.
 
-        `provider` auto means CUDA where it works, else the CPU. `threads` None means every CPU that
-        this process may use.
+        `provider` auto means CUDA where it works, else the CPU. `threads` None means one for each
+        CPU that this process may use, its quota of CPU time included.
 
         Raises:
             ProviderUnavailable: a provider asked for by name is not there.
             BundleError: no ONNX model, or one with other inputs or outputs than expected.
         """
         self.inputs = tuple(inputs)
-        self._session = _open(path, provider, threads or _usable_cpus())
+        # ONNX Runtime's own default counts the machine's CPUs and fails to pin inside cpusets.
+        self._session = _open(path, provider, threads or usable_cpus())
         names = {name: key for key, name in _PROVIDERS.items()}
         self.provider = names[self._session.get_providers()[0]]
         self._check_signature(path)
@@ -184,13 +185,6 @@ def _wanted(provider: Provider, present: set[str]) -> str:
             f"{', '.join(here)}: install 'resmem-service[gpu]', or use provider auto or cpu"
         )
     return provider
-
-
-def _usable_cpus() -> int:
-    # ONNX Runtime's own default counts the machine's CPUs and fails to pin inside cpusets.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _first_line(error: Any) -> str:

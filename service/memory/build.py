@@ -3,7 +3,6 @@ sketches and the rows go beside it, checksums close it.
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from service.memory.graph_settings import GraphSettings
 from service.memory.sealed import ARRAYS, SEGMENT_FORMAT, SealedSegment
 from service.memory.segment_rows import MemoryShape, SegmentRows
 from service.memory.sketches import write_sketches
+from service.resources import usable_cpus
 
 __all__ = ["build_segment"]
 
@@ -56,7 +56,7 @@ def build_segment(
     folder.mkdir()
     index = _start_index(rows, graph, base)
     if rows is not None:
-        threads = graph.threads or len(os.sched_getaffinity(0))
+        threads = graph.threads or usable_cpus()
         held = 0 if base is None else base.rows
         for start in range(0, len(rows), _CHUNK_ROWS):
             chunk = rows.embeddings[start : start + _CHUNK_ROWS]

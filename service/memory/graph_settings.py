@@ -12,4 +12,4 @@ class GraphSettings:
     m: int = 16
     ef_construction: int = 200
     threads: int = 0
-    """0: every CPU that the process may use."""
+    """0: one for each CPU that the process may use, its quota of CPU time included."""

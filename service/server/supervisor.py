@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import time
@@ -12,6 +11,7 @@ from typing import Any, Final
 from service.bundle.store import ModelStore
 from service.errors import ReloadFailed, ResmemError
 from service.reloaded import Reloaded
+from service.resources import usable_cpus
 from service.server.listener import listening_socket, url_of
 from service.server.messages import Assignment, Drain, Outcome
 from service.server.rollout import commit_everywhere, prepare_everywhere
@@ -141,7 +141,7 @@ class Supervisor:
 
     def _assignment(self, worker: int) -> Assignment:
         settings = self._settings
-        share = max(1, _usable_cpus() // settings.workers)
+        share = max(1, usable_cpus() // settings.workers)
         own = {"model": self._served, "threads": settings.threads or share}
         return Assignment(
             settings.model_copy(update=own),
@@ -209,12 +209,6 @@ class Supervisor:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _described(status: int) -> str:
