@@ -6,9 +6,13 @@ file, that over the default. Units stand in the names. A leaf: imports nothing o
 its errors.
 """
 
+import logging
 import os
+import re
 import tomllib
 from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -27,6 +31,22 @@ from service.errors import InvalidSettings
 __all__ = ["Settings", "add_flags", "from_args", "load", "markdown_table"]
 
 _PREFIX: Final = "RESMEM_"
+
+_NO_SETTINGS: Final = {"RESMEM_API_KEY"}
+"""Variables that others read: the key that `resmem bench` sends."""
+
+_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.IGNORECASE)
+"""What Kubernetes gives RESMEM_PORT in every pod beside a Service called `resmem`."""
+
+_OF_A_SERVICE: Final = re.compile(
+    r"\w+_SERVICE_(HOST|PORT)(_\w+)?|\w+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
+)
+"""The other variables of a Service of Kubernetes whose name begins with `resmem`."""
+
+_FLAGS: Final = "declared_settings"
+"""Where a parser keeps the settings that it has flags for."""
+
+_log = logging.getLogger(__name__)
 
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
 
@@ -209,31 +229,48 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then the environment, then the file that one of these two names."""
-        path = init_settings().get("config") or env_settings().get("config")
+        environment = env_settings()
+        for name in _addresses(environment):
+            del environment[name]
+        own = InitSettingsSource(settings_cls, environment)
+        path = init_settings().get("config") or environment.get("config")
         if path is None:
-            return init_settings, env_settings
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _read(Path(path)))
+            return init_settings, own
+        return init_settings, own, InitSettingsSource(settings_cls, _read(Path(path)))
 
 
 def load(**flags: object) -> Settings:
     """Settings from values given here, the environment, the file and the defaults.
 
+    Variables that look like settings and are none are named in a warning each.
+
     Raises:
         InvalidSettings: naming the setting, and where its value comes from.
     """
+    _warn_of_unknown_variables()
     try:
-        return Settings(**flags)  # type: ignore[arg-type]  # pydantic checks them
+        settings = Settings(**flags)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         lines = [
             _complaint(str(one["loc"][0]) if one["loc"] else "", one["msg"], flags)
             for one in error.errors(include_url=False, include_input=False)
         ]
         raise InvalidSettings("; ".join(lines)) from None
+    _warn_of_addresses(settings)
+    return settings
 
 
-def add_flags(parser: ArgumentParser) -> None:
-    """Add a flag for each setting; flags not given leave the namespace alone."""
+def add_flags(parser: ArgumentParser, names: Iterable[str] | None = None) -> None:
+    """Add a flag for each of the settings `names`, by default for all; `from_args` reads them.
+
+    Flags that are not given leave the namespace alone.
+    """
+    chosen = set(Settings.model_fields if names is None else names)
+    assert chosen <= Settings.model_fields.keys()
+    parser.set_defaults(**{_FLAGS: chosen})
     for name, field in Settings.model_fields.items():
+        if name not in chosen:
+            continue
         default = _default(field)
         parser.add_argument(
             _flag(name),
@@ -247,13 +284,13 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def from_args(namespace: Namespace) -> Settings:
-    """Settings from a parsed command line, see `load`; what is no setting is passed over.
+    """Settings from the flags of `add_flags` on a parsed command line, see `load`.
 
     Raises:
         InvalidSettings: see `load`.
     """
     given = vars(namespace)
-    return load(**{name: given[name] for name in Settings.model_fields if name in given})
+    return load(**{name: given[name] for name in given[_FLAGS] if name in given})
 
 
 def markdown_table() -> str:
@@ -292,14 +329,51 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _addresses(environment: dict[str, Any]) -> list[str]:
+    """The ports of the environment that Kubernetes set, not a person."""
+    return [
+        name
+        for name, value in environment.items()
+        if (name == "port" or name.endswith("_port")) and _ADDRESS.fullmatch(str(value))
+    ]
+
+
+def _warn_of_addresses(settings: Settings) -> None:
+    variables = {name.lower(): (name, value) for name, value in os.environ.items()}
+    ports = {name: variables.get(f"{_PREFIX}{name}".lower()) for name in Settings.model_fields}
+    for name in _addresses({name: found[1] for name, found in ports.items() if found}):
+        variable, value = ports[name] or ("", "")
+        _log.warning(
+            "%s=%s is ignored: it is the address that Kubernetes sets for a Service of that name; "
+            "%s is %s. `enableServiceLinks: false` in the pod's spec keeps the variable away",
+            variable, value, name, getattr(settings, name),
+        )  # fmt: skip
+
+
+def _warn_of_unknown_variables() -> None:
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for variable, value in sorted(os.environ.items()):
+        name = variable.upper()
+        if not name.startswith(_PREFIX) or name in known | _NO_SETTINGS:
+            continue
+        if _OF_A_SERVICE.fullmatch(name) or (
+            name.endswith("_PORT") and _ADDRESS.fullmatch(value.strip())
+        ):
+            continue
+        near = get_close_matches(name.removeprefix(_PREFIX).lower(), Settings.model_fields, n=1)
+        hint = f"; did you mean {_PREFIX}{near[0].upper()}?" if near else ""
+        _log.warning("%s is ignored: there is no such setting%s", variable, hint)
+
+
 def _complaint(name: str, message: str, flags: dict[str, object]) -> str:
     message = message.removeprefix("Value error, ")
     if not name:
         return message
-    variable = f"{_PREFIX}{name.upper()}"
     if name in flags:
         return f"{_flag(name)}: {message}"
-    return f"{variable if os.environ.get(variable) else name}: {message}"
+    of_environment = {variable.upper() for variable, value in os.environ.items() if value}
+    variable = f"{_PREFIX}{name.upper()}"
+    return f"{variable if variable in of_environment else name}: {message}"
 
 
 def _flag(name: str) -> str:

@@ -1,3 +1,4 @@
+import os
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import get_args
@@ -184,9 +185,112 @@ def test_a_value_out_of_bounds_is_refused_by_its_flag(line: list[str], words: st
 def test_a_wrong_value_of_the_environment_is_refused_by_its_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("RESMEM_PORT", "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("RESMEM_PORT", "http")
     with pytest.raises(InvalidSettings, match=r"^RESMEM_PORT: Input should be a valid integer"):
         load()
+    monkeypatch.delenv("RESMEM_PORT")
+    monkeypatch.setenv("resmem_port", "http")
+    with pytest.raises(InvalidSettings, match=r"^RESMEM_PORT: "):
+        load()
+
+
+KUBERNETES = {
+    "RESMEM_SERVICE_HOST": "10.0.0.1",
+    "RESMEM_SERVICE_PORT": "8080",
+    "RESMEM_SERVICE_PORT_HTTP": "8080",
+    "RESMEM_PORT": "tcp://10.0.0.1:8080",
+    "RESMEM_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+    "RESMEM_PORT_8080_TCP_PROTO": "tcp",
+    "RESMEM_PORT_8080_TCP_PORT": "8080",
+    "RESMEM_PORT_8080_TCP_ADDR": "10.0.0.1",
+    "RESMEM_METRICS_SERVICE_HOST": "10.0.0.2",
+    "RESMEM_METRICS_SERVICE_PORT": "9090",
+    "RESMEM_METRICS_PORT": "tcp://10.0.0.2:9090",
+    "RESMEM_METRICS_PORT_9090_TCP_ADDR": "10.0.0.2",
+}
+"""What Kubernetes sets in a pod beside Services called `resmem` and `resmem-metrics`."""
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in os.environ:
+        if name.upper().startswith("RESMEM_"):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://10.0.0.1:8080", "tcp://[fd00::1]:8080", "udp://10.0.0.1:53", "TCP://a:1"]
+)
+def test_the_address_of_a_kubernetes_service_is_no_port(
+    address: str,
+    tmp_path: Path,
+    environment: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, value in (KUBERNETES | {"RESMEM_PORT": address}).items():
+        environment.setenv(name, value)
+    assert load().port == 8080
+    (warning,) = caplog.messages
+    assert warning.startswith(f"RESMEM_PORT={address} is ignored")
+    assert "port is 8080" in warning
+    file = tmp_path / "resmem.toml"
+    file.write_text("port = 9000\n")
+    assert load(config=file).port == 9000
+    assert from_line("--port", "9001").port == 9001
+
+
+@pytest.mark.parametrize(
+    "value", ["tcp://", "tcp://10.0.0.1", "http://10.0.0.1:8080", "10.0.0.1:8080", "80 tcp://a:1"]
+)
+def test_what_is_nearly_such_an_address_is_refused(
+    value: str, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("RESMEM_PORT", value)
+    with pytest.raises(InvalidSettings, match=r"^RESMEM_PORT: "):
+        load()
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_address_is_refused_where_a_person_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"^--port: "):
+        from_line("--port", "tcp://10.0.0.1:8080")
+    file = tmp_path / "resmem.toml"
+    file.write_text('port = "tcp://10.0.0.1:8080"\n')
+    with pytest.raises(InvalidSettings, match=r"^port: "):
+        load(config=file)
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment.setenv("RESMEM_WROKERS", "4")
+    environment.setenv("RESMEM_MAX_DELAY", "4")
+    environment.setenv("RESMEM_METRICS_PORT", "9090")
+    environment.setenv("RESMEM_ZZZ", "")
+    environment.setenv("RESMEM_API_KEY", "secret")
+    environment.setenv("resmem_log_level", "error")
+    assert load().workers == 1
+    assert caplog.messages == [
+        "RESMEM_MAX_DELAY is ignored: there is no such setting; did you mean RESMEM_MAX_DELAY_MS?",
+        "RESMEM_METRICS_PORT is ignored: there is no such setting",
+        "RESMEM_WROKERS is ignored: there is no such setting; did you mean RESMEM_WORKERS?",
+        "RESMEM_ZZZ is ignored: there is no such setting",
+    ]
+
+
+def test_a_parser_has_flags_for_settings_it_asks_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--model", type=Path)  # not the setting of that name
+    add_flags(parser, ["store", "config"])
+    settings = from_args(parser.parse_args(["--model", "file.onnx", "--store", "here"]))
+    assert settings.store == Path("here")
+    assert settings.model is None
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--port", "1"])
+    assert "unrecognized arguments: --port" in capsys.readouterr().err
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -5,7 +5,9 @@ import sys
 import urllib.error
 import urllib.request
 
-url = f"http://127.0.0.1:{os.environ.get('RESMEM_PORT', '8080')}/readyz"
+port = os.environ.get("RESMEM_PORT", "")
+# Beside a Service or a link called resmem it is an address, and the service takes the default.
+url = f"http://127.0.0.1:{port if port.isdecimal() else 8080}/readyz"
 try:
     with urllib.request.urlopen(url, timeout=2) as answer:
         sys.exit(answer.status != 200)
