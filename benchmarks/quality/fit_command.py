@@ -2,13 +2,14 @@
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.child_command import module_command
 
 __all__ = ["fit"]
 
@@ -34,5 +35,5 @@ def fit(
     command = ["fit", "--model", str(base), "--data", str(data)]
     command += ["--store", str(store), "--name", name, *options]
     print("resmem", *command, flush=True)
-    subprocess.run([sys.executable, "-m", "service", *command], check=True)
+    subprocess.run(module_command("service", *command), check=True)
     data.unlink()

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any, Self
 import httpx
 import numpy as np
 from numpy.typing import NDArray
+
+from service.child_command import module_command
 
 __all__ = ["Answers", "Server"]
 
@@ -78,7 +79,7 @@ class Server:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve"],
+                module_command("service", "serve"),
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -11,6 +11,7 @@ from benchmarks.speed.contender import Contender, RunningServer, free_port
 from benchmarks.speed.digit_models import DigitModels
 from benchmarks.speed.environments import ensure
 from benchmarks.speed.servers.model import BATCH, MODEL
+from service.child_command import module_command
 
 __all__ = ["BASE", "MEMORY", "contenders", "resmem_contenders"]
 
@@ -93,7 +94,7 @@ def _resmem(name: str, title: str, model: str, models: DigitModels) -> Contender
 
     def command(port: int) -> list[str]:
         shutil.rmtree(state, ignore_errors=True)
-        return [sys.executable, "-m", "service", "serve", "--port", str(port)]
+        return module_command("service", "serve", "--port", str(port))
 
     environment = {
         "RESMEM_STORE": str(models.store),

@@ -1,4 +1,4 @@
-"""The process that builds a sealed segment: `python -m service.memory.build_process TASK`.
+"""The process that builds a sealed segment, with its task as the only argument.
 
 It reads the journal and writes one folder; what becomes of the folder is its parent's business.
 A process of its own, because hnswlib holds the GIL while it saves and leaves its memory behind.

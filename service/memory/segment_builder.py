@@ -3,12 +3,14 @@
 import logging
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from service import durable
+from service.child_command import module_command
 from service.memory.build_process import BuildTask
+from service.memory.child_output import wait_for_end
 from service.memory.graph_settings import GraphSettings
 from service.memory.journal import Journal, SegmentEntry
 from service.memory.observer import MemoryObserver
@@ -19,6 +21,11 @@ from service.memory.state_folders import StateFolders
 __all__ = ["SegmentBuilder"]
 
 logger = logging.getLogger(__name__)
+
+_LEAST_BUILD_S: Final = 600.0
+_ROW_S: Final = 0.05
+"""A build may take this for each row and the time above: a hundred times what the slowest needs.
+One that hangs would otherwise hold the lease, and nothing would be sealed any more."""
 
 
 class SegmentBuilder:
@@ -45,7 +52,7 @@ class SegmentBuilder:
         self._graph = graph
         self._journal = journal
         self._observer = observer
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
     def carry_out(
@@ -94,27 +101,27 @@ class SegmentBuilder:
             shape=self._shape,
             graph=self._graph,
         )
+        seconds = _LEAST_BUILD_S + _ROW_S * (plan.last - plan.first + 1)
         with subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "service.memory.build_process", task.dump()],
+            module_command("service.memory.build_process", task.dump()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=[lease],
-            text=True,
         ) as process:
             self._process = process
             if self._stopped:
                 process.kill()
-            assert process.stdout is not None
-            assert process.stderr is not None
-            output, trouble = process.stdout.read(), process.stderr.read()
+            ending = wait_for_end(process, seconds)
         self._process = None
-        if process.returncode != 0:
-            reason = trouble.strip().rpartition("\n")[2] or f"exit status {process.returncode}"
+        if ending.timed_out:
+            raise RuntimeError(f"building a segment took longer than {seconds:.0f} s; it was ended")
+        if ending.status != 0:
+            reason = ending.errors.strip().rpartition("\n")[2] or f"exit status {ending.status}"
             error = RuntimeError(f"building a segment failed: {reason}")
-            error.add_note(trouble)
+            error.add_note(ending.errors)
             raise error
-        return int(output)
+        return int(ending.output.split()[-1])
 
     def _place(self, entry: SegmentEntry) -> None:
         if entry.rows == 0:

@@ -1,4 +1,4 @@
-"""A worker: the process that a supervisor starts, `python -m service.server.worker DESCRIPTOR`."""
+"""A worker: the process that a supervisor starts, with the descriptor of its pipe."""
 
 import os
 import signal

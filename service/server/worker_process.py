@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from itertools import count
 from multiprocessing.connection import Connection, Pipe
 from typing import Final
 
+from service.child_command import module_command
 from service.server.messages import (
     Abandon,
     Answer,
@@ -69,7 +69,7 @@ class WorkerProcess:
         ours, theirs = Pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service.server.worker", str(theirs.fileno())),
+                *module_command("service.server.worker", str(theirs.fileno())),
                 stdin=DEVNULL,
                 pass_fds=(theirs.fileno(), assignment.listener, assignment.board),
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor alone

@@ -28,21 +28,12 @@ class Server:
         environment: Mapping[str, str] | None = None,
         *,
         workers: int = 1,
+        command: Sequence[str] = (sys.executable, "-m", "service"),
     ) -> None:
         self.workers = workers
         clean = {key: value for key, value in os.environ.items() if not key.startswith("RESMEM_")}
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "service",
-                "serve",
-                "--port",
-                "0",
-                "--workers",
-                str(workers),
-                *flags,
-            ],
+            [*command, "serve", "--port", "0", "--workers", str(workers), *flags],
             env={
                 **clean,
                 "RESMEM_STORE": str(store),

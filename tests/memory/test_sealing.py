@@ -1,4 +1,5 @@
 import fcntl
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -244,3 +245,35 @@ def wait_until(condition: Callable[[], bool]) -> None:
             return
         pause.wait(0.02)
     raise AssertionError("it did not come about in 20 s")
+
+
+def test_a_builder_that_writes_more_than_a_pipe_holds_still_seals(
+    monkeypatch: pytest.MonkeyPatch, watcher: Watcher, opened: Callable[[], ResidualMemory]
+) -> None:
+    """Its errors were read after its output had ended: both waited, and the lease was held."""
+    monkeypatch.setenv("PYTHONVERBOSE", "1")  # some 500 KB on stderr
+    memory = opened()
+    memory.append(memories(range(100))).result(10)
+    assert watcher.sealed.wait(60)
+    assert watcher.rows[0] >= 64
+
+
+def test_a_builder_that_hangs_is_ended_and_the_lease_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    watcher: Watcher,
+    opened: Callable[[], ResidualMemory],
+) -> None:
+    hanging = tmp_path / "hanging"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr("service.memory.segment_builder._LEAST_BUILD_S", 0.2)
+    monkeypatch.setattr("service.memory.segment_builder._ROW_S", 0.0)
+    monkeypatch.setattr(sys, "executable", str(hanging))
+    memory = opened()
+    memory.append(memories(range(100))).result(10)
+    wait_until(lambda: "building a segment took longer than" in caplog.text)
+    monkeypatch.undo()
+    assert watcher.sealed.wait(60)
+    assert memory.size == 100
