@@ -45,6 +45,7 @@ def main(descriptor: int) -> int:
     assert isinstance(assignment, Assignment)
     settings = assignment.settings
     logs.configure(settings.log_level, settings.log_format, worker=assignment.worker)
+    logs.catch_the_rest()
     for inherited in (descriptor, assignment.listener, assignment.board):
         os.set_inheritable(inherited, False)
     board = Board(settings.workers, assignment.board)
