@@ -1,12 +1,12 @@
 """Why a value does not fit an input of the model: the sentence that a client reads.
 
-Runs only once a fast check has failed and found the row at fault, so it looks at that row alone.
-Rows are counted from 0.
+Runs only once a fast check has failed and found the row at fault, so it looks at that row alone,
+and at no more of it than an input could hold. Rows are counted from 0.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 __all__ = ["explain"]
 
 Shape = tuple[int | None, ...]
+
+_DEEPEST: Final = 32
+"""Lists inside one another that are measured; no model takes as many axes."""
+_TOO_DEEP: Final = f"is nested more than {_DEEPEST} levels deep"
+_MOST_LOOKED_AT: Final = 10_000
+"""Elements of a row of a wrong shape."""
+_LISTS: Final = frozenset({list, tuple})
 
 
 def explain(value: object, bad: int, dtype: str, shape: Shape) -> str:
@@ -27,8 +34,7 @@ def explain(value: object, bad: int, dtype: str, shape: Shape) -> str:
         return f"expected a list of rows, each {wanted}, got {_noun(value)}"
     if not value:
         return "expected at least one row, got none"
-    first, _ = _shape_of(value[0])
-    return f"row {bad} {_fault(value[bad], first, dtype, shape)}; each row must be {wanted}"
+    return f"row {bad} {_fault(value[bad], value[0], dtype, shape)}; each row must be {wanted}"
 
 
 def _array_fault(array: NDArray[Any], bad: int, dtype: str, shape: Shape) -> str:
@@ -39,31 +45,55 @@ def _array_fault(array: NDArray[Any], bad: int, dtype: str, shape: Shape) -> str
     return f"row {bad} {_refused(array[bad].ravel().tolist(), dtype)}"
 
 
-def _fault(row: object, first: tuple[int, ...], dtype: str, shape: Shape) -> str:
-    have, fault = _shape_of(row)
-    if fault is not None:
-        return fault
-    if not _agrees(have, shape):
+def _fault(row: object, first: object, dtype: str, shape: Shape) -> str:
+    have = _shape_of(row)
+    if have is None:
+        return _TOO_DEEP
+    agrees = _agrees(have, shape)
+    # Of a row that is wrong anyway no more is looked at than a reader would.
+    ragged = _ragged(row, have) if agrees or math.prod(have) <= _MOST_LOOKED_AT else None
+    if ragged is not None:
+        return ragged
+    if not agrees:
         return f"has shape {list(have)}" if have else f"is {_noun(row)}"
-    if have != first:
-        return f"has shape {list(have)} where row 0 has {list(first)}, all must have one shape"
+    expected = _shape_of(first)
+    if expected is not None and have != expected:
+        return f"has shape {list(have)} where row 0 has {list(expected)}, all must have one shape"
     return _refused(_leaves(row, len(shape)), dtype)
 
 
-def _shape_of(row: object) -> tuple[tuple[int, ...], str | None]:
-    """Shape of nested lists by their first elements, and a fault if they are ragged."""
-    if not isinstance(row, list | tuple):
-        return (), None
-    if not row:
-        return (0,), None
-    inner, fault = _shape_of(row[0])
-    for element in row if fault is None else ():
-        other, fault = _shape_of(element)
-        if fault is None and other != inner:
-            fault = f"is ragged: it has elements of shape {list(inner)} and {list(other)}"
-        if fault is not None:
+def _shape_of(row: object) -> tuple[int, ...] | None:
+    """Shape of nested lists by their first elements; None where they are nested too deeply."""
+    shape: list[int] = []
+    while isinstance(row, list | tuple):
+        if len(shape) == _DEEPEST:
+            return None
+        shape.append(len(row))
+        if not row:
             break
-    return (len(row), *inner), fault
+        row = row[0]
+    return tuple(shape)
+
+
+def _ragged(row: Any, have: tuple[int, ...]) -> str | None:
+    """Why nested lists have not, in all of their elements, the shape of the first ones.
+
+    Each element is looked at once, and none below one that differs.
+    """
+    if len(have) < 2 and set(map(type, row if have else ())).isdisjoint(_LISTS):
+        return None
+    inner = have[1:]
+    for element in row:
+        nested = isinstance(element, list | tuple)
+        if nested != bool(inner) or (nested and len(element) != inner[0]):
+            other = _shape_of(element)
+            if other is None:
+                return _TOO_DEEP
+            return f"is ragged: it has elements of shape {list(inner)} and {list(other)}"
+        reason = _ragged(element, inner) if inner else None
+        if reason is not None:
+            return reason
+    return None
 
 
 def _leaves(row: object, depth: int) -> Iterator[object]:
@@ -107,7 +137,7 @@ def _reason(leaf: object, dtype: str) -> str | None:
 
 
 def _short(number: object) -> str:
-    # Not always repr: a client may send an integer of a million digits.
+    # Not always repr: an integer of a million digits takes it an hour.
     return "an integer" if isinstance(number, int) and abs(number) >= 2**64 else repr(number)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import CorruptFile, InvalidInput
+from service.excerpt import LONGEST_NAMED, excerpt, shortened
 from service.inference.tensor_spec import TensorSpec
 
 __all__ = ["Lesson", "Rows", "Signature"]
@@ -144,7 +145,8 @@ def _check_names(value: Mapping[Any, Any], specs: Sequence[TensorSpec]) -> None:
     for name in value:
         if name not in known:
             raise InvalidInput(
-                f"the model has no input {name!r}; it has: {', '.join(known)}", f"inputs.{name}"
+                f"the model has no input {excerpt(name)}; it has: {', '.join(known)}",
+                f"inputs.{shortened(str(name), LONGEST_NAMED)}",
             )
     for name in known:
         if name not in value:

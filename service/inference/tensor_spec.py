@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput
-from service.inference._nested_lists import float32_array
+from service.inference._nested_lists import first_misfit, float32_array
 from service.inference.mismatch import explain
 
 __all__ = ["TensorSpec"]
@@ -73,11 +73,12 @@ class TensorSpec:
             return 0
         if isinstance(value, np.ndarray) and not value.ndim:
             return 0
-        first = self._converted(value[:1])
+        misfit = -1 if isinstance(value, np.ndarray) else first_misfit(value, self.shape)
+        first = None if misfit == 0 else self._converted(value[:1])
         if first is None:
             return 0
         alike = replace(self, shape=first.shape[1:])
-        low, high = 1, len(value)
+        low, high = 1, len(value) if misfit < 0 else misfit + 1
         while high - low > 1:
             middle = (low + high) // 2
             if alike._converted(value[low:middle]) is None:
@@ -96,6 +97,8 @@ class TensorSpec:
         return array.size > 0 and (self.dtype not in _FLOATS or bool(np.isfinite(array).all()))
 
     def _of_lists(self, value: object) -> NDArray[Any] | None:
+        if first_misfit(value, self.shape) >= 0:  # numpy would first look at every element
+            return None
         kinds = self._kinds(value)
         floats = _FLOATS.get(self.dtype)
         try:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput
-from service.inference._nested_lists import float32_array
+from service.inference._nested_lists import first_misfit, float32_array
 from service.inference.tensor_spec import TensorSpec
 
 NUMBERS = st.one_of(
@@ -86,3 +86,43 @@ def test_elements_keep_their_places() -> None:
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     got = float32_array(array.tolist(), (3, None))
     np.testing.assert_array_equal(got, array)
+
+
+@given(value=st.one_of(arrays(), st.recursive(LEAVES, st.lists, max_leaves=6)))
+def test_the_first_row_that_does_not_fit(value: Any) -> None:
+    """The same as trying every number of rows, in the words of numpy."""
+
+    def fits(rows: Any, shape: tuple[int | None, ...]) -> bool:
+        lengths = list(shape)
+
+        def look(part: Any, axis: int) -> bool:
+            if axis == len(lengths):
+                return True
+            if not isinstance(part, list) or not part:
+                return False
+            lengths[axis] = lengths[axis] or len(part)
+            return lengths[axis] == len(part) and all(look(each, axis + 1) for each in part)
+
+        return all(look(row, 0) for row in rows)
+
+    for shape in SHAPES:
+        found = first_misfit(value, shape)
+        if not isinstance(value, list) or not value:
+            assert found == 0
+        elif found == -1:
+            assert fits(value, shape)
+        else:
+            assert fits(value[:found], shape)
+            assert not fits(value[: found + 1], shape)
+
+
+def test_tuples_are_lists_there() -> None:
+    assert first_misfit(((1, 2), [3, 4], (5,)), (2,)) == 2
+
+
+def test_no_depth_of_lists_is_followed_further_than_the_shape() -> None:
+    value: Any = []
+    for _ in range(100_000):
+        value = [value]
+    assert first_misfit(value, (1,) * 32) == -1
+    assert first_misfit(value, (1,) * 31 + (2,)) == 0

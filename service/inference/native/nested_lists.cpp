@@ -78,9 +78,40 @@ py::object float32_array(const py::object& value, const py::tuple& shape) {
   return array;
 }
 
+bool is_sequence(PyObject* value) { return PyList_Check(value) || PyTuple_Check(value); }
+
+// Whether a row has the lengths of the axes from `axis` on; an axis of 0 has any length above 0,
+// and has that of the first list that is met from then on.
+bool fits(PyObject* row, Lengths& shape, std::size_t axis) {
+  if (axis == shape.size()) return true;
+  if (!is_sequence(row)) return false;
+  const py::ssize_t n = PySequence_Fast_GET_SIZE(row);
+  if (n == 0) return false;
+  if (shape[axis] == 0) shape[axis] = n;
+  if (shape[axis] != n) return false;
+  if (axis + 1 == shape.size()) return true;
+  for (py::ssize_t i = 0; i < n; ++i)
+    if (!fits(PySequence_Fast_GET_ITEM(row, i), shape, axis + 1)) return false;
+  return true;
+}
+
+// Never deeper into the lists than a row has axes, and never at their elements.
+py::ssize_t first_misfit(const py::object& value, const py::tuple& shape) {
+  if (!is_sequence(value.ptr())) return 0;
+  const py::ssize_t rows = PySequence_Fast_GET_SIZE(value.ptr());
+  if (rows == 0) return 0;
+  Lengths lengths;
+  for (const py::handle axis : shape)
+    lengths.push_back(axis.is_none() ? 0 : axis.cast<py::ssize_t>());
+  for (py::ssize_t row = 0; row < rows; ++row)
+    if (!fits(PySequence_Fast_GET_ITEM(value.ptr(), row), lengths, 0)) return row;
+  return -1;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_nested_lists, m) {
   m.doc() = "Nested lists of numbers as arrays.";
   m.def("float32_array", &float32_array, py::arg("value"), py::arg("shape"));
+  m.def("first_misfit", &first_misfit, py::arg("value"), py::arg("shape"));
 }
