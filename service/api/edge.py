@@ -105,14 +105,16 @@ class Edge:
                 await reply.give(endpoint.status, body, headers)
             else:
                 await self._app(scope, receive, reply.forward)
-                if _ERROR in scope:
-                    raise scope[_ERROR]
+                error = scope.pop(_ERROR, None)
+                if error is not None:
+                    raise error
         except Disconnected:
             pass
         except Exception as error:
             spoken = inference_protocol.is_spoken_at(_path(scope))
             write = inference_protocol.error_body if spoken else error_body
             failure = answer_to(error, request_id, write)
+            _release(error)
             self._metrics.rejections(failure.code).add()
             if not reply.status:
                 await reply.give(failure.status, failure.body, (JSON, *failure.headers))
@@ -166,6 +168,21 @@ class _Reply:
             self.status = message["status"]
             message["headers"] = [*message["headers"], self._request_id]
         await self._send(message)
+
+
+def _release(error: BaseException) -> None:
+    """Lets go of what an error and those behind it hold: the frames they passed, and all in them.
+
+    Such a frame may hold the error in turn, and a body of 64 MB; the garbage collector comes
+    seldom.
+    """
+    errors, seen = [error], set[int]()
+    while errors:
+        error = errors.pop()
+        if id(error) not in seen:
+            seen.add(id(error))
+            error.__traceback__ = None
+            errors += [each for each in (error.__cause__, error.__context__) if each is not None]
 
 
 def _path(scope: Scope) -> str:
