@@ -23,6 +23,7 @@ def extension(name: str, main: str) -> Pybind11Extension:
 setup(
     ext_modules=[
         extension("service.memory._kernel", "service/memory/native/module.cpp"),
+        extension("service.api._json_scan", "service/api/native/json_scan.cpp"),
         extension("service.inference._nested_lists", "service/inference/native/nested_lists.cpp"),
     ]
 )

@@ -1,16 +1,22 @@
 """A request's body: read up to a limit, decoded once, its keys checked."""
 
-import json
-import math
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
 
 import orjson
 from starlette.types import Message, Receive, Scope
 
+from service.api import _json_scan
 from service.api.content_coding import body_too_large, expand
 from service.errors import InvalidInput, MalformedBody
 
 __all__ = ["Disconnected", "decode_json", "decode_object", "quoted", "read_body"]
+
+_DEEPEST: Final = 1024
+"""Lists and objects inside one another that the decoder takes."""
+_MOST_NOT_FINITE: Final = 64
+"""Values that are no JSON and yet reach the check of their field; the others are null by then."""
 
 
 class Disconnected(Exception):
@@ -66,7 +72,8 @@ def decode_object(body: bytes, known: Mapping[str, bytes]) -> dict[str, object]:
 
     Raises:
         MalformedBody: the body is not JSON.
-        InvalidInput: it is no object, or has a key that is unknown or there twice; names the key.
+        InvalidInput: it is no object, is nested too deeply, or has a key that is unknown or there
+            twice; names the key.
     """
     value = decode_json(body)
     if not isinstance(value, dict):
@@ -87,51 +94,58 @@ def decode_object(body: bytes, known: Mapping[str, bytes]) -> dict[str, object]:
 def decode_json(body: bytes | memoryview) -> object:
     """The JSON value of a body.
 
+    NaN, infinities and numbers beyond float64 are taken: Python's own encoder writes the former,
+    and the check of the field that holds them tells a client more than a position does.
+
     Raises:
         MalformedBody: the body is not JSON.
+        InvalidInput: it is nested too deeply; names the key of the object.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return _not_finite(bytes(body), error)
+        reason = str(error)  # the error itself holds the whole body
+    return _not_finite(body, reason)
 
 
-def _not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
-    """A body that is JSON but for NaN and infinity, which Python's own encoder writes.
-
-    The check of the field that holds them tells a client more than a position does.
-    """
-    malformed = MalformedBody(f"the body is not JSON: {error}")
-    if b"NaN" not in body and b"Infinity" not in body and "infinity" not in str(error):
-        raise malformed
-    seen: list[float] = []
-
-    def number(text: str) -> float:
-        value = float(text)
-        if not math.isfinite(value):
-            seen.append(value)
-        return value
-
-    def whole(text: str) -> float:
-        return int(text) if math.isfinite(number(text)) else math.inf
-
-    try:
-        value: object = json.loads(body, parse_int=whole, parse_float=number, parse_constant=number)
-    except (ValueError, RecursionError):
-        raise malformed from None
-    if not seen:  # something else is wrong, which only the stricter decoder minds
-        raise malformed
+def _not_finite(body: bytes | memoryview, reason: str) -> object:
+    """A body that is JSON but for numbers that are not finite."""
+    deep = _json_scan.too_deep(body, _DEEPEST)
+    if deep:
+        raise InvalidInput(f"is nested more than {_DEEPEST} levels deep", _key(deep))
+    found = _json_scan.without_not_finite(body, _MOST_NOT_FINITE)
+    value: object = None
+    if found is not None:
+        with suppress(orjson.JSONDecodeError):
+            value = orjson.loads(found[0])
+    if value is None or found is None:
+        raise MalformedBody(f"the body is not JSON: {reason}")
+    for number, path in found[1]:
+        # A key that is there twice may have another value by now; it is refused as that.
+        with suppress(LookupError, TypeError, orjson.JSONDecodeError):
+            _put(value, path, number)
     return value
 
 
-def _refuse_twice(body: bytes) -> None:
-    def pairs(items: list[tuple[str, object]]) -> list[str]:
-        return [key for key, _ in items]
+def _put(value: Any, path: list[bytes | int | None], number: float) -> None:
+    *way, last = (step if isinstance(step, int) else orjson.loads(step or b"") for step in path)
+    for step in way:
+        value = value[step]
+    value[last] = number
 
-    try:
-        keys = json.loads(body, object_pairs_hook=pairs)
-    except RecursionError:
-        raise InvalidInput("the body is nested too deeply") from None
-    for key in keys:
-        if keys.count(key) > 1:
+
+def _refuse_twice(body: bytes) -> None:
+    seen = set()
+    for written in _json_scan.top_level_keys(body):
+        key = _key(written)
+        if key in seen:
             raise InvalidInput("the key is there twice", key)
+        seen.add(key)
+
+
+def _key(written: bytes) -> str:
+    """A key as it stands in a body; one that is damaged stays as it is written."""
+    try:
+        return str(orjson.loads(written))
+    except orjson.JSONDecodeError:
+        return written.decode(errors="replace")

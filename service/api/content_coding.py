@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from service.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
+from service.excerpt import excerpt
 
 __all__ = ["CODINGS", "body_too_large", "compress", "expand", "wished_coding"]
 
@@ -55,9 +56,7 @@ async def expand(body: bytes, coding: bytes, limit: int) -> bytes:
     known = CODINGS.get(name.removeprefix(b"x-"))
     if known is None:
         listed = b", ".join(CODINGS).decode()
-        raise UnsupportedEncoding(
-            f"the body is encoded as {name.decode('latin-1')!r}; known are: {listed}"
-        )
+        raise UnsupportedEncoding(f"the body is encoded as {excerpt(name)}; known are: {listed}")
     if len(body) <= _QUICK:
         with suppress(BodyTooLarge):
             return _expanded(body, known, min(limit, _QUICK))

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from service.api.content_coding import CODINGS
 from service.errors import InvalidInput, ResmemError
+from service.excerpt import LONGEST_NAMED, shortened
 
 __all__ = [
     "Answer",
@@ -27,6 +28,9 @@ WriteBody = Callable[[str, str, str | None], bytes]
 """The body for a code, a message and the field at fault, if it is one."""
 
 _RETRY_AFTER_S: Final = b"1"
+_LONGEST_MESSAGE: Final = 2000
+_LONGEST_FIELD: Final = LONGEST_NAMED + 64
+"""Characters; a name and what stands around it."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +80,11 @@ def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) 
             error.status,
             error.code,
             _headers(error),
-            write(error.code, _encodable(error.message), error.field and _encodable(error.field)),
+            write(
+                error.code,
+                _encodable(error.message, _LONGEST_MESSAGE),
+                error.field and _encodable(error.field, _LONGEST_FIELD),
+            ),
         )
     _log.error("a request failed [request %s]", request_id, exc_info=error)
     message = f"the server failed; its log tells more under request {request_id}"
@@ -103,9 +111,9 @@ def raise_as_ours(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation)
 
 
-def _encodable(text: str) -> str:
-    """What a client sent may come back in a message, lone surrogates and all."""
-    return text.encode(errors="replace").decode()
+def _encodable(text: str, longest: int) -> str:
+    """What a client sent may come back in a message, lone surrogates and all, but no book of it."""
+    return shortened(text, longest).encode(errors="replace").decode()
 
 
 def _headers(error: ResmemError) -> list[tuple[bytes, bytes]]:

@@ -16,6 +16,8 @@ from service.api.body import decode_object, quoted, read_body
 from service.api.card import ModelCard
 from service.api.endpoint import Endpoint
 from service.api.gate import Gate
+from service.api.json_budget import check_json_size
+from service.api.large_bodies import LARGE_BYTES, LargeBodies
 from service.api.limits import RequestLimits
 from service.errors import InvalidInput
 from service.inference.rows import Rows
@@ -49,6 +51,7 @@ class MemorizeRequest:
         Raises:
             MalformedBody, InvalidInput, TooManyRows: naming the field at fault.
         """
+        check_json_size(body, card, limits)
         value = decode_object(body, _KEYS)
         for key in ("inputs", "targets"):
             if key not in value:
@@ -77,6 +80,7 @@ class MemorizeEndpoint(Endpoint):
         self._limits = limits
         self._on_stage = metrics.on_stage
         self._admission = Admission()
+        self._large_bodies = LargeBodies()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes:
         """The JSON body of the answer; whatever is wrong is raised."""
@@ -84,7 +88,11 @@ class MemorizeEndpoint(Endpoint):
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         self._admission.check(body, backend.predictor)
         began = perf_counter()
-        request = MemorizeRequest.decode(body, backend.card, self._limits)
+        told = (body, backend.card, self._limits)
+        if len(body) < LARGE_BYTES:
+            request = MemorizeRequest.decode(*told)
+        else:
+            request = await self._large_bodies.run(MemorizeRequest.decode, *told)
         self._on_stage("decode", perf_counter() - began)
         self._admission.note(body, len(request.rows))
         appended = await backend.predictor.memorize(

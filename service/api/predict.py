@@ -12,6 +12,8 @@ from service.api.body import decode_object, quoted, read_body
 from service.api.card import ModelCard
 from service.api.endpoint import Endpoint
 from service.api.gate import Gate
+from service.api.json_budget import check_json_size
+from service.api.large_bodies import LARGE_BYTES, LargeBodies
 from service.api.limits import RequestLimits
 from service.api.patience import Patience
 from service.api.prediction_body import FIELDS, Selection, encode_predictions, nearest_memories
@@ -38,6 +40,7 @@ class PredictRequest:
         Raises:
             MalformedBody, InvalidInput, TooManyRows: naming the field at fault.
         """
+        check_json_size(body, card, limits)
         value = decode_object(body, _KEYS)
         if "inputs" not in value:
             raise InvalidInput("is missing", "inputs")
@@ -57,6 +60,7 @@ class PredictEndpoint(Endpoint):
         self._limits = limits
         self._on_stage = metrics.on_stage
         self._admission = Admission()
+        self._large_bodies = LargeBodies()
         self._patience = Patience()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes:
@@ -65,7 +69,11 @@ class PredictEndpoint(Endpoint):
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         self._admission.check(body, backend.predictor)
         began = perf_counter()
-        request = PredictRequest.decode(body, backend.card, self._limits)
+        told = (body, backend.card, self._limits)
+        if len(body) < LARGE_BYTES:
+            request = PredictRequest.decode(*told)
+        else:
+            request = await self._large_bodies.run(PredictRequest.decode, *told)
         self._on_stage("decode", perf_counter() - began)
         self._admission.note(body, len(request.rows))
         predictor = backend.predictor

@@ -119,6 +119,31 @@ def test_inputs(digits_service: LocalService, path: str, inputs: object, field: 
     error(digits_service.post(path, body), 422, "invalid_input", field)
 
 
+@pytest.mark.parametrize("levels", [3, 20, 24, 40, 500, 1023, 1024, 1100, 30_000, 10**6])
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("/predict", each) for each in ("inputs", "neighbours", "top", "fields", "other")]
+    + [("/memorize", each) for each in ("inputs", "targets", "ids", "weights", "source", "other")],
+)
+def test_nested_too_deeply(
+    digits_service: LocalService, path: str, field: str, levels: int
+) -> None:
+    """92 bytes took 2 to the power of their depth: a month at 40 levels."""
+    fields = {"inputs": [ROW]} | ({"targets": [1]} if path == "/memorize" else {})
+    parts = [f'"{key}":{value}'.encode() for key, value in fields.items() if key != field]
+    deep = f'"{field}":'.encode() + b"[" * levels + b"0" + b"]" * levels
+    body = b"{" + b",".join([*parts, deep]) + b"}"
+    error(digits_service.post(path, body), 422, "invalid_input", field)
+
+
+def test_a_long_key_is_not_quoted_whole(digits_service: LocalService) -> None:
+    body = b'{"' + b"k" * 10**6 + b'": 0}'
+    answer = digits_service.post("/predict", body)
+    assert answer.status_code == 422
+    assert len(answer.content) < 1000
+    assert answer.json()["error"]["field"].startswith("kkkk")
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
 def test_not_finite(digits_service: LocalService, number: str) -> None:
     body = f'{{"inputs": [[{",".join([number] * 64)}]]}}'.encode()

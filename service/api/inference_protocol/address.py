@@ -2,6 +2,7 @@
 
 from service.api.card import ModelCard
 from service.errors import ModelNotFound
+from service.excerpt import excerpt
 
 __all__ = ["check_model", "model_of"]
 
@@ -21,8 +22,8 @@ def check_model(card: ModelCard, name: str, version: str | None) -> None:
         ModelNotFound: it is another.
     """
     if name != card.name:
-        raise ModelNotFound(f"the model {name!r} is not served here; {card.name!r} is")
+        raise ModelNotFound(f"the model {excerpt(name)} is not served here; {card.name!r} is")
     if version is not None and version != card.version:
         raise ModelNotFound(
-            f"version {version!r} of {name!r} is not served here; {card.version!r} is"
+            f"version {excerpt(version)} of {name!r} is not served here; {card.version!r} is"
         )

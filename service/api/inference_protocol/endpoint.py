@@ -11,6 +11,7 @@ from service.api.gate import Gate
 from service.api.inference_protocol.address import check_model, model_of
 from service.api.inference_protocol.request import HEADER_LENGTH, InferRequest
 from service.api.inference_protocol.response import encode
+from service.api.large_bodies import LARGE_BYTES, LargeBodies
 from service.api.limits import RequestLimits
 from service.api.patience import Patience
 from service.telemetry.metrics import Metrics
@@ -35,6 +36,7 @@ class InferEndpoint(Endpoint):
         self._limits = limits
         self._on_stage = metrics.on_stage
         self._admission = Admission()
+        self._large_bodies = LargeBodies()
         self._patience = Patience()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes | Content:
@@ -44,7 +46,11 @@ class InferEndpoint(Endpoint):
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         self._admission.check(body, backend.predictor)
         began = perf_counter()
-        request = InferRequest.decode(body, _header_length(scope), backend.card, self._limits)
+        told = (body, _header_length(scope), backend.card, self._limits)
+        if len(body) < LARGE_BYTES:
+            request = InferRequest.decode(*told)
+        else:
+            request = await self._large_bodies.run(InferRequest.decode, *told)
         self._on_stage("decode", perf_counter() - began)
         self._admission.note(body, len(request.rows))
         predicted = backend.predictor.predict(request.rows)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from service.errors import InvalidInput
+from service.excerpt import LONGEST_NAMED, shortened
 
 __all__ = ["check_keys", "parameters_of"]
 
@@ -17,7 +18,7 @@ def check_keys(value: Mapping[str, Any], known: Set[str], field: str | None) -> 
     if value.keys() <= known:
         return
     key = next(key for key in value if key not in known)
-    where = key if field is None else f"{field}.{key}"
+    where = key if field is None else f"{field}.{shortened(key, LONGEST_NAMED)}"
     raise InvalidInput(f"unknown key; the known ones are: {', '.join(sorted(known))}", where)
 
 

@@ -9,8 +9,10 @@ from service.api.card import ModelCard
 from service.api.inference_protocol.json_values import check_keys, parameters_of
 from service.api.inference_protocol.outputs import NUMBERS, output_names
 from service.api.inference_protocol.tensors import InputTensor
+from service.api.json_budget import check_json_size
 from service.api.limits import RequestLimits
 from service.errors import InvalidInput, MalformedBody
+from service.excerpt import excerpt
 from service.inference.rows import Rows
 
 __all__ = ["HEADER_LENGTH", "InferRequest", "RequestedOutput"]
@@ -19,6 +21,7 @@ HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """The HTTP header that says how many bytes of the body are JSON."""
 
 _KEYS: Final = frozenset({"id", "parameters", "inputs", "outputs"})
+_LONGEST_ID: Final = 1024
 _OUTPUT_KEYS: Final = frozenset({"name", "parameters"})
 
 
@@ -53,7 +56,9 @@ class InferRequest:
             InvalidInput, TooManyRows: naming the field at fault.
         """
         end = len(body) if header_length is None else _json_bytes(header_length, body)
-        value = decode_json(body if end == len(body) else memoryview(body)[:end])
+        json = body if end == len(body) else memoryview(body)[:end]
+        check_json_size(json, card, limits)
+        value = decode_json(json)
         if not isinstance(value, dict):
             raise InvalidInput("the request must be a JSON object")
         check_keys(value, _KEYS, None)
@@ -83,10 +88,8 @@ def _id(value: object) -> str | None:
         return None
     if not isinstance(value, str):
         raise InvalidInput("must be a string", "id")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # the more lenient of the two decoders takes half a character
-        raise InvalidInput("must be a string of whole characters", "id") from None
+    if len(value) > _LONGEST_ID:  # the answer repeats it
+        raise InvalidInput(f"has {len(value)} characters; at most {_LONGEST_ID} are taken", "id")
     return value
 
 
@@ -133,7 +136,7 @@ def _output(value: object, binary: bool, card: ModelCard) -> RequestedOutput:
     name = value.get("name")
     if name not in names:
         raise InvalidInput(
-            f"the model has no output {name!r}; it has: {', '.join(names)}", "outputs"
+            f"the model has no output {excerpt(name)}; it has: {', '.join(names)}", "outputs"
         )
     field = f"outputs.{name}"
     check_keys(value, _OUTPUT_KEYS, field)

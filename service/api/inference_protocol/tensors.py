@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.api.inference_protocol.datatypes import DATATYPES
 from service.api.inference_protocol.json_values import check_keys, parameters_of
 from service.errors import InvalidInput
+from service.excerpt import LONGEST_NAMED, excerpt, shortened
 from service.inference.tensor_spec import TensorSpec
 
 __all__ = ["InputTensor"]
@@ -45,7 +46,7 @@ class InputTensor:
         name = value.get("name")
         if not isinstance(name, str):
             raise InvalidInput("each input must have a name", "inputs")
-        field = f"inputs.{name}"
+        field = f"inputs.{shortened(name, LONGEST_NAMED)}"
         check_keys(value, _KEYS, field)
         dtype = _dtype(value.get("datatype"), field)
         shape = _shape(value.get("shape"), field)
@@ -62,8 +63,8 @@ class InputTensor:
         expected = prod(shape) * dtype.itemsize
         if type(size) is not int or size != expected:
             raise InvalidInput(
-                f"has a binary_data_size of {size}; {value['datatype']} of shape {list(shape)} "
-                f"takes {expected} bytes",
+                f"has a binary_data_size of {excerpt(size)}; {value['datatype']} of shape "
+                f"{list(shape)} takes {expected} bytes",
                 field,
             )
         return cls(name, dtype, shape, None), size
@@ -79,7 +80,7 @@ class InputTensor:
         if not array.flags.aligned:  # every look at it would cost more than this copy
             array = array.copy()
         if self.dtype.kind == "b" and array.view(np.uint8).max() > 1:
-            raise InvalidInput("is BOOL but has bytes beside 0 and 1", f"inputs.{self.name}")
+            raise InvalidInput("is BOOL but has bytes beside 0 and 1", self._field)
         return array
 
     def of_json(self) -> NDArray[Any]:
@@ -88,7 +89,7 @@ class InputTensor:
         Raises:
             InvalidInput: they do not fit the datatype or the shape; names the first bad row.
         """
-        field, data, count = f"inputs.{self.name}", self.data or [], prod(self.shape)
+        field, data, count = self._field, self.data or [], prod(self.shape)
         nested = bool(data) and isinstance(data[0], list)
         if not nested and len(data) != count:
             raise InvalidInput(
@@ -108,6 +109,10 @@ class InputTensor:
             rows = [data[start : start + width] for start in range(0, count, width)]
             return self._spec(width).convert(rows, field)
 
+    @property
+    def _field(self) -> str:
+        return f"inputs.{shortened(self.name, LONGEST_NAMED)}"
+
     def _spec(self, *shape: int) -> TensorSpec:
         return TensorSpec(self.name, self.dtype.name, shape)
 
@@ -116,7 +121,7 @@ def _dtype(value: object, field: str) -> np.dtype[Any]:
     dtype = DATATYPES.get(value) if isinstance(value, str) else None
     if dtype is None:
         raise InvalidInput(
-            f"has the datatype {value!r}; an input has one of: {', '.join(DATATYPES)}", field
+            f"has the datatype {excerpt(value)}; an input has one of: {', '.join(DATATYPES)}", field
         )
     return dtype
 
@@ -130,6 +135,6 @@ def _shape(value: object, field: str) -> tuple[int, ...]:
     for axis in value:
         if type(axis) is not int or axis < 1:
             raise InvalidInput(
-                f"has the shape {value}; each axis must be a whole number from 1", field
+                f"has the shape {excerpt(value)}; each axis must be a whole number from 1", field
             )
     return tuple(value)

@@ -1,0 +1,26 @@
+def excess(
+    body: bytes | memoryview, values: int, lists: int, objects: int
+) -> tuple[bytes | None, int] | None:
+    """Whether a body holds more than so many commas, lists or objects; None where it does not.
+
+    Else the key of the top-level object where the first too many stands, as it is written, None
+    where there is no key; and how many elements came before in the list that belongs to the key.
+    """
+
+def too_deep(body: bytes | memoryview, depth: int) -> bytes | None:
+    """The key, as it is written, below which more than `depth` lists and objects are nested.
+
+    Empty where they belong to no key; None where nothing is nested so deeply.
+    """
+
+def top_level_keys(body: bytes | memoryview) -> list[bytes]:
+    """The keys of the top-level object, as they are written, at most 1,024 of them."""
+
+def without_not_finite(
+    body: bytes | memoryview, most: int
+) -> tuple[bytes, list[tuple[float, list[bytes | int | None]]]] | None:
+    """A body with `null` in the place of NaN, infinities and numbers too large for a float64.
+
+    And of the first `most` of these the value and the way to it: keys, as they are written, and
+    indexes in lists. None where there is none.
+    """

@@ -1,0 +1,340 @@
+// What a body of JSON would cost, and where it is no plain JSON, without parsing it.
+//
+// All functions take one pass over the bytes and allocate next to nothing, whatever they are given:
+// they run on bodies that nobody has looked at yet, and on those that a parser has refused.
+
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace {
+
+using Size = std::size_t;
+using Span = std::pair<Size, Size>;
+
+constexpr Size kMostKeys = 1024;
+constexpr Size kDeepestPath = 40;
+constexpr Span kNone{0, 0};
+
+struct Count {
+  Size values = 0, lists = 0, objects = 0;
+
+  bool within(const Count& limit) const {
+    return values <= limit.values && lists <= limit.lists && objects <= limit.objects;
+  }
+};
+
+// Commas and openings, those inside of strings as well: never fewer than there are.
+Count count_at_most(const char* text, Size size) {
+  Count total;
+  constexpr Size kBlock = 128;  // a byte holds the count of a block
+  for (Size start = 0; start < size; start += kBlock) {
+    std::uint8_t commas = 0, lists = 0, objects = 0;
+    const Size stop = std::min(start + kBlock, size);
+    for (Size i = start; i < stop; ++i) {
+      commas = static_cast<std::uint8_t>(commas + (text[i] == ','));
+      lists = static_cast<std::uint8_t>(lists + (text[i] == '['));
+      objects = static_cast<std::uint8_t>(objects + (text[i] == '{'));
+    }
+    total.values += commas;
+    total.lists += lists;
+    total.objects += objects;
+  }
+  return total;
+}
+
+// The place after the string that begins at `at`, or the end.
+Size after_string(const char* text, Size size, Size at) {
+  for (++at; at < size; ++at) {
+    if (text[at] == '\\') {
+      ++at;
+    } else if (text[at] == '"') {
+      return at + 1;
+    }
+  }
+  return size;
+}
+
+bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+// Walks over tokens and keeps what the top-level object is at: the key, and how many elements of
+// the lists around a token came before it.
+class Walk {
+ public:
+  Walk(const char* text, Size size) : text_(text), size_(size) {}
+
+  // Where a token stands: a key's span (`is_key`) or an index in a list for each level.
+  struct Step {
+    bool is_object;
+    Span key;
+    Size index;
+  };
+
+  // Calls `on_open(span)` for each opening, once the walk is inside, and `on_token(span)` for each
+  // comma, number and word; either ends the walk by returning false.
+  template <class OnOpen, class OnToken>
+  void run(OnOpen on_open, OnToken on_token) {
+    Size at = 0;
+    while (at < size_) {
+      const char c = text_[at];
+      Size next = at + 1;
+      if (c == '"') {
+        next = after_string(text_, size_, at);
+        note_key({at, next});
+      } else if (c == '[' || c == '{') {
+        ++depth_;
+        if (depth_ <= kDeepestPath) top() = {c == '{', kNone, 0};
+        if (!on_open(Span{at, next})) return;
+      } else if (c == ']' || c == '}') {
+        if (depth_ > 0) --depth_;
+      } else if (c == ',') {
+        if (depth_ > 0 && depth_ <= kDeepestPath) ++top().index;
+        if (!on_token(Span{at, next})) return;
+      } else if (c != ':' && !is_space(c)) {
+        while (next < size_ && !ends_token(text_[next])) ++next;
+        if (!on_token(Span{at, next})) return;
+      }
+      at = next;
+    }
+  }
+
+  Size depth() const { return depth_; }
+  const std::vector<Span>& keys() const { return keys_; }
+  Span field() const { return depth_ > 0 && steps_[0].is_object ? steps_[0].key : kNone; }
+  const Step& step(Size level) const { return steps_[level]; }
+
+  // Elements before this place in the outermost list below the field's key.
+  Size elements() const {
+    for (Size level = 1; level < std::min(depth_, kDeepestPath); ++level)
+      if (!steps_[level].is_object) return steps_[level].index;
+    return 0;
+  }
+
+ private:
+  Step& top() { return steps_[depth_ - 1]; }
+
+  static bool ends_token(char c) {
+    return c == ',' || c == ':' || c == '"' || c == '[' || c == ']' || c == '{' || c == '}' ||
+           is_space(c);
+  }
+
+  // A string that a colon follows is a key.
+  void note_key(Span span) {
+    if (depth_ == 0 || depth_ > kDeepestPath || !top().is_object) return;
+    Size next = span.second;
+    while (next < size_ && is_space(text_[next])) ++next;
+    if (next == size_ || text_[next] != ':') return;
+    top().key = span;
+    if (depth_ == 1 && keys_.size() < kMostKeys) keys_.push_back(span);
+  }
+
+  const char* text_;
+  Size size_, depth_ = 0;
+  Step steps_[kDeepestPath] = {};
+  std::vector<Span> keys_;
+};
+
+// What a token is that no JSON can say or no float64 hold: NaN or an infinity; else 0.
+class NotFinite {
+ public:
+  static double of(std::string_view token) {
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    if (token == "NaN") return std::numeric_limits<double>::quiet_NaN();
+    const bool negative = token[0] == '-';
+    if (negative) token.remove_prefix(1);
+    if (token != "Infinity" && !overflows(token)) return 0.0;
+    return negative ? -kInfinity : kInfinity;
+  }
+
+ private:
+  static constexpr long kPlaces = 309;  // before the point, of the largest float64
+  static constexpr std::string_view kTooLarge = "17976931348623158079372897140530341507993";
+
+  static bool overflows(std::string_view token) {
+    std::string digits;  // from the first that is not 0, as many as are compared
+    long places = 0;     // before the point, counted from there
+    bool point = false, any = false;
+    Size at = 0;
+    for (; at < token.size(); ++at) {
+      const char c = token[at];
+      if (c == '.' && !point) {
+        point = true;
+        continue;
+      }
+      if (c < '0' || c > '9') break;
+      any |= c != '0';
+      if (any && digits.size() < kTooLarge.size()) digits.push_back(c);
+      if (any && !point) ++places;
+      if (!any && point) --places;
+    }
+    if (!any) return false;
+    if (at < token.size()) {
+      if (token[at] != 'e' && token[at] != 'E') return false;
+      places += exponent(token.substr(at + 1));
+    }
+    if (places != kPlaces) return places > kPlaces;
+    digits.resize(kTooLarge.size(), '0');
+    return digits >= kTooLarge;
+  }
+
+  static long exponent(std::string_view text) {
+    const bool negative = !text.empty() && text[0] == '-';
+    if (negative || (!text.empty() && text[0] == '+')) text.remove_prefix(1);
+    long value = 0;
+    for (const char c : text) {
+      if (c < '0' || c > '9') break;
+      value = std::min(value * 10 + (c - '0'), 1L << 40);
+    }
+    return negative ? -value : value;
+  }
+};
+
+struct Body {
+  explicit Body(const py::buffer& buffer) : info(buffer.request()) {
+    if (info.ndim != 1 || info.itemsize != 1 || info.strides[0] != 1)
+      throw py::value_error("expected bytes");
+    text = static_cast<const char*>(info.ptr);
+    size = static_cast<Size>(info.size);
+  }
+
+  py::object slice(Span span) const {
+    if (span == kNone) return py::none();
+    return py::bytes(text + span.first, span.second - span.first);
+  }
+
+  py::buffer_info info;
+  const char* text;
+  Size size;
+};
+
+// None where a body has at most so many values, lists and objects; else the key of the top-level
+// object where there are more, as it is written, and the elements that came before in its list.
+py::object excess(const py::buffer& buffer, Size values, Size lists, Size objects) {
+  const Body body(buffer);
+  const Count limit{values, lists, objects};
+  Span field = kNone;
+  Size elements = 0;
+  bool over = false;
+  {
+    const py::gil_scoped_release unlocked;
+    if (!count_at_most(body.text, body.size).within(limit)) {
+      Walk walk(body.text, body.size);
+      Count count;
+      const auto check = [&] {
+        over = !count.within(limit);
+        if (over) {
+          field = walk.field();
+          elements = walk.elements();
+        }
+        return !over;
+      };
+      walk.run(
+          [&](Span span) {
+            ++(body.text[span.first] == '[' ? count.lists : count.objects);
+            return check();
+          },
+          [&](Span span) {
+            count.values += body.text[span.first] == ',';
+            return check();
+          });
+    }
+  }
+  if (!over) return py::none();
+  return py::make_tuple(body.slice(field), elements);
+}
+
+// The keys of the top-level object in their order, as they are written; at most 1,024.
+py::list top_level_keys(const py::buffer& buffer) {
+  const Body body(buffer);
+  Walk walk(body.text, body.size);
+  {
+    const py::gil_scoped_release unlocked;
+    walk.run([](Span) { return true; }, [](Span) { return true; });
+  }
+  py::list keys;
+  for (const Span& span : walk.keys()) keys.append(body.slice(span));
+  return keys;
+}
+
+// Whether values are nested in more than `depth` lists and objects; then the key of the top-level
+// object where they are, as it is written, or an empty one where there is no object.
+py::object too_deep(const py::buffer& buffer, Size depth) {
+  const Body body(buffer);
+  bool found = false;
+  Span field = kNone;
+  {
+    const py::gil_scoped_release unlocked;
+    Walk walk(body.text, body.size);
+    walk.run(
+        [&](Span) {
+          found = walk.depth() > depth;
+          if (found) field = walk.field();
+          return !found;
+        },
+        [](Span) { return true; });
+  }
+  if (!found) return py::none();
+  return field == kNone ? py::bytes() : body.slice(field);
+}
+
+// The body with `null` in the place of every NaN, infinity and number too large for a float64, and
+// of the first `most` of them the value and the way to it: keys, as they are written, and indexes.
+// None where there is none.
+py::object without_not_finite(const py::buffer& buffer, Size most) {
+  struct Place {
+    double value;
+    std::vector<Walk::Step> path;
+  };
+  const Body body(buffer);
+  std::vector<Place> places;
+  std::string rewritten;
+  {
+    const py::gil_scoped_release unlocked;
+    Size copied = 0;
+    Walk walk(body.text, body.size);
+    walk.run([](Span) { return true; },
+             [&](Span span) {
+               const double value =
+                   NotFinite::of({body.text + span.first, span.second - span.first});
+               if (value == 0.0) return true;
+               rewritten.append(body.text + copied, span.first - copied).append("null");
+               copied = span.second;
+               if (places.size() == most) return true;
+               places.push_back({value, {}});
+               for (Size level = 0; level < std::min(walk.depth(), kDeepestPath); ++level)
+                 places.back().path.push_back(walk.step(level));
+               return true;
+             });
+    if (copied > 0) rewritten.append(body.text + copied, body.size - copied);
+  }
+  if (places.empty()) return py::none();
+  py::list listed;
+  for (const Place& place : places) {
+    py::list path;
+    for (const Walk::Step& step : place.path)
+      path.append(step.is_object ? body.slice(step.key) : py::object(py::int_(step.index)));
+    listed.append(py::make_tuple(place.value, path));
+  }
+  return py::make_tuple(py::bytes(rewritten), listed);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_json_scan, m) {
+  m.doc() = "Bodies of JSON, looked at without parsing them.";
+  m.def("excess", &excess, py::arg("body"), py::arg("values"), py::arg("lists"),
+        py::arg("objects"));
+  m.def("too_deep", &too_deep, py::arg("body"), py::arg("depth"));
+  m.def("top_level_keys", &top_level_keys, py::arg("body"));
+  m.def("without_not_finite", &without_not_finite, py::arg("body"), py::arg("most"));
+}

@@ -1,0 +1,109 @@
+"""The native look at a body before it is parsed, and after a parser has refused it."""
+
+import json
+import math
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.api._json_scan import excess, too_deep, top_level_keys, without_not_finite
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=20,
+)
+
+
+def counted(value: Any) -> tuple[int, int, int]:
+    """Commas, lists and objects that a value is written with."""
+    if isinstance(value, dict):
+        parts, own = list(value.values()), (max(0, len(value) - 1), 0, 1)
+    elif isinstance(value, list):
+        parts, own = value, (max(0, len(value) - 1), 1, 0)
+    else:
+        return 0, 0, 0
+    sums = [sum(each) for each in zip(own, *map(counted, parts), strict=True)]
+    return sums[0], sums[1], sums[2]
+
+
+@given(value=JSON)
+def test_what_is_counted_is_what_is_there_and_no_text(value: Any) -> None:
+    body = json.dumps({'[,{"': value}, ensure_ascii=False).encode(errors="surrogatepass")
+    values, lists, objects = counted({"": value})
+    assert excess(body, values, lists, objects) is None
+    for fewer in ((values - 1, lists, objects), (values, lists - 1, objects)):
+        if min(fewer) >= 0:
+            assert excess(body, *fewer) == (b'"[,{\\""', excess(body, *fewer)[1])  # type: ignore[index]
+
+
+def test_where_there_is_too_much() -> None:
+    body = b'{"ids": [1, 2], "inputs": [[1, 2], [3, 4], [5, 6]]}'
+    assert excess(body, 7, 99, 99) is None
+    assert excess(body, 6, 99, 99) == (b'"inputs"', 2)
+    assert excess(body, 99, 3, 99) == (b'"inputs"', 1)
+    assert excess(b'{"inputs": {"x": [0, 0, 0]}}', 1, 9, 9) == (b'"inputs"', 2)
+    assert excess(b"[[], []]", 9, 1, 0) == (None, 0)
+
+
+@given(junk=st.binary(max_size=60))
+def test_any_bytes_are_walked_to_their_end(junk: bytes) -> None:
+    excess(junk, 0, 0, 0)
+    too_deep(junk, 1)
+    without_not_finite(junk, 2)
+    for key in top_level_keys(junk):
+        assert key in junk
+
+
+def test_depth() -> None:
+    assert too_deep(b'{"a": [[0]], "b": [[[0]]]}', 3) == b'"b"'
+    assert too_deep(b'{"a": [[0]]}', 3) is None
+    assert too_deep(b"[" * 5, 3) == b""
+    assert too_deep(b'{"inputs":' + b"[" * 10**7, 1024) == b'"inputs"'
+
+
+def test_keys_are_those_of_the_outermost_object() -> None:
+    body = rb'{"a": {"b": 1}, "in\u0070uts" : [{"c": 2}], "a": "d: e", "": 0}'
+    assert top_level_keys(body) == [b'"a"', rb'"in\u0070uts"', b'"a"', b'""']
+    assert len(top_level_keys(b"{" + b'"k":0,' * 5000 + b'"k":0}')) == 1024
+
+
+NOT_FINITE = {
+    "NaN": math.nan,
+    "Infinity": math.inf,
+    "-Infinity": -math.inf,
+    "1e309": math.inf,
+    "-1e999": -math.inf,
+    "1.7976931348623159e308": math.inf,
+    "9" * 400: math.inf,
+    "0." + "0" * 50 + "1e400": math.inf,
+    "1e" + "9" * 400: math.inf,
+}
+
+
+@pytest.mark.parametrize("text", NOT_FINITE)
+def test_numbers_that_no_json_holds_are_found_with_the_way_to_them(text: str) -> None:
+    body = f'{{"a": [1e308, "NaN"], "b": [0, {{"c": [{text}]}}]}}'.encode()
+    found = without_not_finite(body, 8)
+    assert found is not None
+    rewritten, places = found
+    assert orjson.loads(rewritten) == {"a": [1e308, "NaN"], "b": [0, {"c": [None]}]}
+    [(value, path)] = places
+    assert path == [b'"b"', 1, b'"c"', 0]
+    assert value == NOT_FINITE[text] or (math.isnan(value) and text == "NaN")
+
+
+@given(number=st.floats(allow_nan=False, allow_infinity=False))
+def test_finite_numbers_stay(number: float) -> None:
+    body = f"[{number!r}, 1.7976931348623157e308, 1e-999, 0e999, {'9' * 308}]".encode()
+    assert without_not_finite(body, 8) is None
+
+
+def test_only_the_first_ones_come_with_their_way() -> None:
+    found = without_not_finite(b"[NaN, NaN, NaN]", 2)
+    assert found is not None
+    assert found[0] == b"[null, null, null]"
+    assert [path for _, path in found[1]] == [[0], [1]]

@@ -1,0 +1,38 @@
+"""What of a client's text comes back."""
+
+import pytest
+
+from service.excerpt import excerpt, shortened
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("short", "'short'"),
+        (b"x-none", "'x-none'"),
+        (7, "7"),
+        (True, "True"),
+        (None, "None"),
+        (0.5, "0.5"),
+        (10**20, "an integer of more than 64 bits"),
+        ([0] * 9, "a list of length 9"),
+        (["a", [1, [2]]], "['a', [1, [2]]]"),
+        ([[[[[0]]]]], "[[[a list of length 1]]]"),
+        ({"a": 1}, "an object"),
+    ],
+)
+def test_what_is_short_is_shown_whole(value: object, text: str) -> None:
+    assert excerpt(value) == text
+
+
+def test_what_is_long_is_cut_and_says_so() -> None:
+    assert excerpt("x" * 5000, 10) == "'xxxxxxxxxx'... (5000 characters)"
+    assert excerpt(b"x" * 5000, 10) == "'xxxxxxxxxx'... (5000 bytes)"
+    assert shortened("abcdef", 3) == "abc..."
+    assert shortened("abc", 3) == "abc"
+
+
+def test_long_values_cost_nothing() -> None:
+    """The digits of such an integer take an hour, or an error: there is a limit to them."""
+    for value in ("é" * 10**7, b"\xff" * 10**7, 1 << 10**7, [[0]] * 10**6):
+        assert len(excerpt(value)) < 5000
