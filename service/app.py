@@ -92,6 +92,10 @@ class ResmemApp:
             lifespan=self._lifespan,
         )
 
+    def is_getting_on(self) -> bool:
+        """Whether batches end, or nothing is served yet; see `Batcher.is_getting_on`."""
+        return self._backend is None or self._backend.predictor.is_getting_on()
+
     async def reload(self) -> Reloaded:
         """Brings the version that the store marks current into service, beside requests.
 

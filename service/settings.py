@@ -77,6 +77,20 @@ class Settings(BaseSettings):
         description="Processes that serve, on one socket and with one memory; "
         "one that dies is replaced.",
     )
+    worker_timeout_s: float = Field(
+        30.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Of several workers, one that does nothing for this long hangs and is "
+        "replaced; must be more than the longest batch takes.",
+    )
+    worker_start_timeout_s: float = Field(
+        1800.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Of several workers, one that has not loaded the model by then, at its start "
+        "or for a reload, is replaced.",
+    )
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         "auto",
         description="What ONNX Runtime runs the base model on; "

@@ -22,6 +22,8 @@ NAMES = [
     "model",
     "state_dir",
     "workers",
+    "worker_timeout_s",
+    "worker_start_timeout_s",
     "provider",
     "threads",
     "max_body_bytes",

@@ -95,12 +95,25 @@ class Batcher(Generic[R, T]):
         self._thread: Thread | None = None
         self._ended = asyncio.Event()
         self._closed = False
+        self._closing = False
         self._rows = 0
+        self._batches_ended = self._batches_seen = 0
 
     @property
     def queued_rows(self) -> int:
         """Rows accepted and not yet answered, at most `max_queue_rows`."""
         return self._rows
+
+    def is_getting_on(self) -> bool:
+        """Whether the batch thread is idle, or has ended a batch since this was last asked.
+
+        False for good once the thread has died of an error.
+        """
+        if self._thread is None or self._closing:
+            return True
+        ended, seen = self._batches_ended, self._batches_seen
+        self._batches_seen = ended
+        return self._thread.is_alive() and (not self._running or ended != seen)
 
     def start(self) -> None:
         """Start the batch thread for the running event loop.
@@ -162,7 +175,7 @@ class Batcher(Generic[R, T]):
 
     async def close(self) -> None:
         """Refuse what comes, let the running batch end, and end all that waits with NotReady."""
-        self._closed = True
+        self._closed = self._closing = True
         if self._thread is not None:
             self._inbox.put(None)
             await self._ended.wait()
@@ -248,6 +261,7 @@ class Batcher(Generic[R, T]):
         if self._running:
             finished += self._run_parts(self._running)
             self._running = ()
+            self._batches_ended += 1
         return finished
 
     def _run_parts(self, parts: Sequence[Part[R, T]]) -> list[Request[R, T]]:

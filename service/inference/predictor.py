@@ -66,6 +66,10 @@ class Predictor:
         """Rows accepted and not yet answered."""
         return self._batcher.queued_rows
 
+    def is_getting_on(self) -> bool:
+        """Whether batches end; see `Batcher.is_getting_on`."""
+        return self._batcher.is_getting_on()
+
     def check_room(self, rows: int) -> None:
         """Whether so many rows could be queued now.
 

@@ -56,7 +56,8 @@ class HttpServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; True ends the server."""
-        self._app.metrics.publish()
+        # Its supervisor replaces a worker whose heartbeat stands still.
+        self._app.metrics.publish(beat=self._app.is_getting_on())
         if self._app.gate.failure is not None:
             return True
         if self._deadline is not None and (

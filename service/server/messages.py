@@ -33,6 +33,8 @@ class Assignment:
     """Descriptor of the bound socket; inherited, as the next one."""
     board: int
     """Descriptor of the shared counts."""
+    stacks: int
+    """Descriptor of the file for the stacks of its threads."""
     others_answer: bool
     """Whether requests can go elsewhere until this worker is ready."""
 

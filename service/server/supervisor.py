@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 from service.bundle.store import ModelStore
@@ -13,12 +14,13 @@ from service.errors import ReloadFailed, ResmemError
 from service.reloaded import Reloaded
 from service.resources import usable_cpus
 from service.server.listener import listening_socket, url_of
-from service.server.messages import Assignment, Drain, Outcome
+from service.server.messages import Assignment, Outcome
 from service.server.rollout import commit_everywhere, prepare_everywhere
+from service.server.stack_dump import StackDump
 from service.server.worker_process import WorkerProcess
 from service.settings import Settings
 from service.telemetry import logs
-from service.telemetry.cells import Board
+from service.telemetry.cells import Board, Restart
 from service.telemetry.logs import fields
 
 __all__ = ["Supervisor", "supervise"]
@@ -27,9 +29,9 @@ _SHORT_LIFE_S: Final = 30.0
 _MOST_SHORT_LIVES: Final = 5
 _SHORTEST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 30.0
-_GRACE_S: Final = 5.0
-"""What a worker may take to end beyond the time for its requests."""
 _CANNOT_SERVE: Final = 2
+_LOOK_S: Final = 1.0
+"""Between two looks at the workers' heartbeats."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,11 +63,10 @@ class Supervisor:
         self._listener = listener
         self._board = Board(settings.workers)
         self._lives: dict[int, WorkerProcess] = {}
-        self._changing = asyncio.Lock()
-        """Held while a worker is started or the version changes, so that all serve the same."""
+        self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._status = 0
-        self._was_ready = False
+        self._was_ready = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -74,6 +75,7 @@ class Supervisor:
         for stop in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(stop, self._on_stop, stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._reload_logged()))
+        self._begin(self._watch())
         async with asyncio.TaskGroup() as group:
             for worker in range(self._settings.workers):
                 group.create_task(self._keep(worker))
@@ -88,19 +90,28 @@ class Supervisor:
         Raises:
             ReloadFailed: it will not do, with the reason; the version that was served still is.
         """
-        async with self._changing:
+        async with self._reloading:
+            # Workers that load the old version for the first time are not stopped at it.
+            await self._was_ready.wait()
             previous = self._served
             model = self._settings.model or previous.partition("/")[0]
             try:
                 bundle = await asyncio.to_thread(ModelStore(self._settings.store).verified, model)
-                workers = list(self._lives.values())
-                await prepare_everywhere(workers, bundle.reference)
+                workers = await prepare_everywhere(
+                    self._ready_lives,
+                    bundle.reference,
+                    seconds=self._settings.worker_start_timeout_s,
+                )
             except (ResmemError, OSError) as error:
                 _log.error("the reload failed, %s still serves: %s", previous, error)
                 raise ReloadFailed(f"{previous} still serves: {error}") from error
-            # From here on a worker that dies is replaced by one with the new version.
+            # From here on every worker that starts serves the new version; those that are still
+            # loading the old one begin anew. Nothing was awaited since the last look at `_lives`.
             self._served = bundle.reference
-            await commit_everywhere(workers)
+            for life in self._lives.values():
+                if life not in workers:
+                    life.dismiss()
+            await commit_everywhere(workers, seconds=self._settings.worker_timeout_s)
             return Reloaded(self._served, previous, pinned="/" in model)
 
     async def _keep(self, worker: int) -> None:
@@ -108,38 +119,72 @@ class Supervisor:
         short_lives = 0
         while not self._stopping.is_set():
             began = time.monotonic()
-            status = await self._live(worker)
+            end = await self._live(worker)
             if self._stopping.is_set():
                 return
-            _log.error("worker ended", extra=fields(worker=worker, status=_described(status)))
+            if end.dismissed:
+                continue
+            why = Restart.HUNG if end.hung else Restart.DIED
+            self._board.restarted(worker, why)
+            _log.error(
+                "worker ended",
+                extra=fields(worker=worker, status=end.status, reason=why.name.lower()),
+            )
             short = time.monotonic() - began < _SHORT_LIFE_S
             short_lives = short_lives + 1 if short else 0
-            if not self._was_ready and status == _CANNOT_SERVE:
+            if not self._was_ready.is_set() and end.status == str(_CANNOT_SERVE):
                 self._stop(_CANNOT_SERVE, "a worker cannot serve, its log says why")
-            elif short_lives >= _MOST_SHORT_LIVES and not self._anyone_ready():
+            elif short_lives >= _MOST_SHORT_LIVES and not self._ready_lives():
                 _log.error("giving up: workers die again and again, the log says of what")
                 self._stop(1, "giving up")
             elif short_lives > 1:
                 await self._pause(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**short_lives))
 
-    async def _live(self, worker: int) -> int:
+    async def _live(self, worker: int) -> "_End":
         """One life of a worker, and how it ended."""
-        async with self._changing:
-            if self._stopping.is_set():
-                return 0
+        stacks = StackDump()
+        try:
             life = await WorkerProcess.start(
-                self._assignment(worker),
+                self._assignment(worker, stacks.descriptor),
+                self._board,
+                stacks,
                 on_reload_asked=lambda life, number: self._begin(self._answer(life, number)),
                 on_ready=self._on_ready,
             )
-            self._lives[worker] = life
+        except OSError as error:  # as where a container may have no more processes
+            stacks.read()
+            return _End(f"not started: {error}")
+        self._lives[worker] = life
+        if self._stopping.is_set() or life.model != self._served:
+            life.dismiss()  # what has changed while its process was made, nobody told it
         try:
-            return await life.ended()
+            status = await life.ended()
         finally:
             del self._lives[worker]
             self._board.ended(worker)
+        trace = life.stacks()
+        if trace:
+            _log.error("the threads of worker %d when it ended:\n%s", worker, trace)
+        return _End(_described(status), hung=life.hung, dismissed=life.dismissed)
 
-    def _assignment(self, worker: int) -> Assignment:
+    async def _watch(self) -> None:
+        """Ends workers that hang; when told to stop, `_stop` has a deadline for all of them."""
+        settings = self._settings
+        look_s = min(_LOOK_S, settings.worker_timeout_s / 4)
+        while not self._stopping.is_set():
+            await self._pause(look_s)
+            for life in self._lives.values():
+                bound = settings.worker_timeout_s if life.ready else settings.worker_start_timeout_s
+                if life.note_time(look_s) < bound or life.hung or life.dismissed:
+                    continue
+                what = "does nothing" if life.ready else "has not loaded the model"
+                _log.error(
+                    "a worker hangs: it %s since %.0f s; it is replaced", what, bound,
+                    extra=fields(worker=life.worker, pid=life.pid),
+                )  # fmt: skip
+                life.end_hung()
+
+    def _assignment(self, worker: int, stacks: int) -> Assignment:
         settings = self._settings
         share = max(1, usable_cpus() // settings.workers)
         own = {"model": self._served, "threads": settings.threads or share}
@@ -148,18 +193,20 @@ class Supervisor:
             worker,
             self._listener.fileno(),
             self._board.descriptor,
-            self._anyone_ready(),
+            stacks,
+            bool(self._ready_lives()),
         )
 
-    def _anyone_ready(self) -> bool:
-        return any(life.ready for life in self._lives.values())
+    def _ready_lives(self) -> list[WorkerProcess]:
+        return [
+            life
+            for life in self._lives.values()
+            if life.ready and not life.dismissed and not life.hung
+        ]
 
     def _on_ready(self) -> None:
-        all_ready = len(self._lives) == self._settings.workers and all(
-            life.ready for life in self._lives.values()
-        )
-        self._was_ready = True
-        if all_ready:
+        self._was_ready.set()
+        if len(self._ready_lives()) == self._settings.workers:
             _log.info("all workers ready", extra=fields(model=self._served))
 
     def _on_stop(self, signum: signal.Signals) -> None:
@@ -175,11 +222,9 @@ class Supervisor:
         _log.info("stopping", extra=fields(signal=why))
         for life in self._lives.values():
             if life.ready:
-                life.send(Drain(why))
+                life.retire(why)
             else:  # still loading: nobody waits for its answers
                 life.kill()
-        patience = self._settings.drain_s + _GRACE_S
-        asyncio.get_running_loop().call_later(patience, self._kill)
 
     def _kill(self) -> None:
         for life in self._lives.values():
@@ -209,6 +254,16 @@ class Supervisor:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a life of a worker ended."""
+
+    status: str
+    """Its exit status, or the name of the signal."""
+    hung: bool = False
+    dismissed: bool = False
 
 
 def _described(status: int) -> str:

@@ -11,6 +11,7 @@ from service.app import ResmemApp
 from service.server.control import Control
 from service.server.http_server import HttpServer
 from service.server.messages import Assignment, ToSupervisor, ToWorker
+from service.server.stack_dump import write_stacks_to
 from service.telemetry import logs
 from service.telemetry.cells import Board, Cells
 
@@ -44,9 +45,10 @@ def main(descriptor: int) -> int:
         return 1
     assert isinstance(assignment, Assignment)
     settings = assignment.settings
+    write_stacks_to(assignment.stacks)
     logs.configure(settings.log_level, settings.log_format, worker=assignment.worker)
     logs.catch_the_rest()
-    for inherited in (descriptor, assignment.listener, assignment.board):
+    for inherited in (descriptor, assignment.listener, assignment.board, assignment.stacks):
         os.set_inheritable(inherited, False)
     board = Board(settings.workers, assignment.board)
     cells = Cells(board, assignment.worker)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import select
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from itertools import count
@@ -14,6 +15,7 @@ from service.server.messages import (
     Answer,
     Assignment,
     Commit,
+    Drain,
     Order,
     Prepare,
     Ready,
@@ -21,12 +23,18 @@ from service.server.messages import (
     ToSupervisor,
     ToWorker,
 )
+from service.server.stack_dump import StackDump
+from service.telemetry.cells import Board, Gauge
 from service.telemetry.logs import fields
 
 __all__ = ["WorkerProcess"]
 
 _LAST_WORDS_S: Final = 10.0
 """From the end of its pipe to its own."""
+_GRACE_S: Final = 5.0
+"""What it may take to end beyond the time for its requests."""
+_DUMP_S: Final = 1.0
+"""What a worker that hangs has to write down where its threads are."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,15 +44,29 @@ class WorkerProcess:
 
     def __init__(
         self,
-        worker: int,
+        assignment: Assignment,
         process: Process,
         connection: "Connection[ToWorker, ToSupervisor]",
+        board: Board,
+        stacks: StackDump,
         on_reload_asked: Callable[["WorkerProcess", int], None],
         on_ready: Callable[[], None],
     ) -> None:
         """Use `start`."""
-        self.worker = worker
+        self.worker = assignment.worker
+        self.pid = process.pid
+        self.model = assignment.settings.model
+        """The version that it was started with, `name/version`."""
         self.ready = False
+        self.hung = False
+        """Whether it was ended because it hung."""
+        self.dismissed = False
+        """Whether it was told to end, so that its end is no failure."""
+        self._drain_s = assignment.settings.drain_s
+        self._board = board
+        self._stacks = stacks
+        self._beat = self.heartbeat()
+        self._still_s = 0.0
         self._process = process
         self._connection = connection
         self._on_reload_asked = on_reload_asked
@@ -58,35 +80,52 @@ class WorkerProcess:
     async def start(
         cls,
         assignment: Assignment,
+        board: Board,
+        stacks: StackDump,
         *,
         on_reload_asked: Callable[["WorkerProcess", int], None],
         on_ready: Callable[[], None],
     ) -> "WorkerProcess":
         """Starts the process; it will be ready later.
 
-        `on_reload_asked` gets the number that the answer, an `Outcome`, must have.
+        `board` and `stacks` are those whose descriptors the assignment names; `on_reload_asked`
+        gets the number that the answer, an `Outcome`, must have.
+
+        Raises:
+            OSError: no process can be started now.
         """
         ours, theirs = Pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 *module_command("service.server.worker", str(theirs.fileno())),
                 stdin=DEVNULL,
-                pass_fds=(theirs.fileno(), assignment.listener, assignment.board),
+                pass_fds=(
+                    *(theirs.fileno(), assignment.listener, assignment.board, assignment.stacks),
+                ),
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
             )
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
         _log.info("worker started", extra=fields(worker=assignment.worker, pid=process.pid))
-        started = cls(assignment.worker, process, ours, on_reload_asked, on_ready)
+        started = cls(assignment, process, ours, board, stacks, on_reload_asked, on_ready)
         started.send(assignment)
         return started
 
     def send(self, message: ToWorker) -> None:
-        """Sends a message; to the dead it is lost."""
+        """Sends a message; it is lost where nobody reads, because the worker is dead or hangs."""
         try:
-            self._connection.send(message)
+            room = select.poll()
+            room.register(self._connection.fileno(), select.POLLOUT)
+            # Else one that hangs, and the pipe is full: this event loop must not wait for it.
+            if room.poll(0):
+                self._connection.send(message)
+                return
         except OSError:
-            _log.debug("worker %d has not got %s", self.worker, message)
+            pass
+        _log.debug("worker %d has not got %s", self.worker, message)
 
     def tell(self, what: Prepare | Commit | Abandon) -> int:
         """Gives an order; the number that the answer will have."""
@@ -121,6 +160,49 @@ class WorkerProcess:
         if self._process.returncode is None:
             self._process.kill()
 
+    def dismiss(self) -> None:
+        """Ends it at once, so that another takes its place, which counts as no failure.
+
+        One that hangs or has died was replaced already, and is counted.
+        """
+        if not self.hung and not self._hung_up.is_set():
+            self.dismissed = True
+            self.kill()
+
+    def retire(self, why: str) -> None:
+        """Has it answer what is under way and end, and ends it when the time for that is over."""
+        self.dismissed = True
+        self.send(Drain(why))
+        asyncio.get_running_loop().call_later(self._drain_s + _GRACE_S, self.kill)
+
+    def heartbeat(self) -> float:
+        """What moves while it gets on with its work."""
+        return float(self._board.cells[self.worker, Gauge.HEARTBEAT])
+
+    def note_time(self, seconds: float) -> float:
+        """Tells that so much time has gone by; the seconds that its heartbeat stands still by now.
+
+        Of a worker that is not ready: since it was started. Counted in the supervisor's own steps,
+        not by a clock: where both have stood still, as in a container that was paused, the worker
+        is not to blame.
+        """
+        beat = self.heartbeat()
+        moved, self._beat = beat != self._beat, beat
+        self._still_s = 0.0 if self.ready and moved else self._still_s + seconds
+        return self._still_s
+
+    def end_hung(self) -> None:
+        """Has it write down where its threads are, and ends it a second later."""
+        if self.hung or self._process.returncode is not None:
+            return
+        self.hung = True
+        self._stacks.ask(self._process.pid)
+        asyncio.get_running_loop().call_later(_DUMP_S, self.kill)
+
+    def stacks(self) -> str:
+        """Where the threads of one that has ended were, if it hung or crashed; ask once."""
+        return self._stacks.read()
+
     def _read(self) -> None:
         try:
             while self._connection.poll():
@@ -137,6 +219,7 @@ class WorkerProcess:
         match message:
             case Ready():
                 self.ready = True
+                self._still_s = 0.0
                 self._on_ready()
             case ReloadAsked(number):
                 self._on_reload_asked(self, number)
@@ -147,4 +230,4 @@ class WorkerProcess:
 
     def _desert(self, answer: "asyncio.Future[str | None]") -> None:
         if not answer.done():
-            answer.set_result(f"worker {self.worker} died of it")
+            answer.set_result(f"worker {self.worker} {'hung' if self.hung else 'died'} of it")

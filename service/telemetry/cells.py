@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Board", "Cells", "Gauge", "Row"]
+__all__ = ["Board", "Cells", "Gauge", "Restart", "Row", "anonymous_file"]
 
 _ROW_CELLS: Final = 8192
 _ROW_BYTES: Final = 8 * _ROW_CELLS
@@ -21,6 +21,15 @@ class Gauge(IntEnum):
     PID = 0
     REQUESTS_IN_FLIGHT = 1
     QUEUE_ROWS = 2
+    HEARTBEAT = 3
+    """Moves while the worker gets on with its work; see `service.server.supervisor`."""
+
+
+class Restart(IntEnum):
+    """The cells after the gauges, which the supervisor writes while a row has no worker."""
+
+    DIED = len(Gauge)
+    HUNG = len(Gauge) + 1
 
 
 class Row(Protocol):
@@ -40,7 +49,10 @@ class Board:
 
     def __init__(self, workers: int, descriptor: int | None = None) -> None:
         """`descriptor` is that of another process's board; None makes a new one, all zeros."""
-        self.descriptor = _anonymous_file() if descriptor is None else descriptor
+        if descriptor is None:
+            self.descriptor = anonymous_file("resmem-metrics")
+        else:
+            self.descriptor = descriptor
         if descriptor is None:
             os.truncate(self.descriptor, workers * _ROW_BYTES)
         shared = mmap.mmap(self.descriptor, workers * _ROW_BYTES)
@@ -57,6 +69,10 @@ class Board:
         """Clears the gauges of a worker that is no more."""
         self.cells[worker, : len(Gauge)] = 0.0
 
+    def restarted(self, worker: int, why: Restart) -> None:
+        """Counts that a worker, which has ended, is replaced."""
+        self.cells[worker, why] += 1.0
+
     def close(self) -> None:
         """Lets go of the descriptor; what is mapped stays."""
         os.close(self.descriptor)
@@ -68,7 +84,7 @@ class Cells:
     def __init__(self, board: Board | None = None, worker: int = 0) -> None:
         """Without a board there is one worker, and its cells are a list, the quickest to touch."""
         self._board = board
-        self._next = len(Gauge)
+        self._next = len(Gauge) + len(Restart)
         self._own: list[float] = [0.0] * self._next if board is None else []
         self.values: Row = self._own if board is None else board.rows[worker]
         """Own cells, by number."""
@@ -105,8 +121,9 @@ class Cells:
         return values
 
 
-def _anonymous_file() -> int:
+def anonymous_file(name: str) -> int:
+    """The descriptor of a new file in memory that no folder has; `name` is for those who debug."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("resmem-metrics")
+        return os.memfd_create(name)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

@@ -15,10 +15,10 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from service.telemetry.cells import Cells, Gauge
+from service.telemetry.cells import Cells, Gauge, Restart
 from service.telemetry.instruments import Counter, CounterFamily, HistogramFamily, Labels
 from service.telemetry.processes import collect_processes
 
@@ -150,9 +150,10 @@ class Metrics:
         """All metrics in the Prometheus text format, `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
-    def publish(self) -> None:
-        """Writes this worker's gauges where the others find them."""
+    def publish(self, *, beat: bool = False) -> None:
+        """Writes this worker's gauges where the others find them, and moves its heartbeat."""
         own = self._cells.values
+        own[Gauge.HEARTBEAT] += beat
         own[Gauge.REQUESTS_IN_FLIGHT] = float(self._in_flight())
         own[Gauge.QUEUE_ROWS] = float(self._queued_rows())
 
@@ -163,6 +164,7 @@ class Metrics:
         yield from collect_processes([int(pid) for pid in self._cells.by_worker(Gauge.PID)])
         for family in self._families:
             yield from family.collect(totals)
+        yield _restarts(totals)
         in_flight, queued = totals[Gauge.REQUESTS_IN_FLIGHT], totals[Gauge.QUEUE_ROWS]
         yield _gauge("requests_in_flight", "Requests being answered.", float(in_flight))
         yield _gauge("queue_rows", "Rows accepted and not yet answered.", float(queued))
@@ -279,6 +281,15 @@ class Metrics:
         family = HistogramFamily(f"resmem_{name}", documentation, self._cells, bounds, labels or {})
         self._families.append(family)
         return family
+
+
+def _restarts(totals: NDArray[np.float64]) -> Metric:
+    family = CounterMetricFamily(
+        "resmem_worker_restarts", "Workers replaced, by what was wrong.", labels=["reason"]
+    )
+    for reason in Restart:
+        family.add_metric([reason.name.lower()], float(totals[reason]))
+    return family
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Coroutine, Sequence
 from threading import current_thread, main_thread
 from typing import Any
@@ -520,3 +521,42 @@ def test_sizes_are_at_least_1(bad: dict[str, int]) -> None:
 def test_no_time_is_negative(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="negative"):
         Limits(**bad)  # type: ignore[arg-type]
+
+
+def test_it_gets_on_while_batches_end() -> None:
+    async def scenario() -> None:
+        gate = Gate(answer)
+        batcher = started(gate)
+        assert batcher.is_getting_on()
+        first = batcher.submit(Items((1,)))
+        await gate.begun()
+        batcher.is_getting_on()  # the thread may have ended a batch before this one
+        assert not batcher.is_getting_on(), "it runs the same batch as before"
+        gate.open()
+        await first
+        assert batcher.is_getting_on()
+        assert batcher.is_getting_on(), "it is idle"
+        await batcher.close()
+        assert batcher.is_getting_on(), "it has ended as it was told to"
+
+    run(scenario())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_batch_thread_that_died_gets_on_no_more() -> None:
+    """Requests were refused for ever by a worker that nobody replaced."""
+
+    def dies(_: Sequence[ItemPart]) -> list[Answers | Exception]:
+        raise SystemExit
+
+    async def scenario() -> None:
+        batcher = started(dies)
+        with pytest.raises(NotReady):
+            await batcher.submit(Items((1,)))
+        for thread in threading.enumerate():
+            if thread.name == "resmem-batch":
+                await asyncio.to_thread(thread.join, PATIENCE_S)
+        assert not batcher.is_getting_on()
+        assert not batcher.is_getting_on()
+
+    run(scenario())

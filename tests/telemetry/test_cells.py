@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.telemetry.cells import Board, Cells, Gauge
+from service.telemetry.cells import Board, Cells, Gauge, Restart
 
 COUNT = """
 import os, sys
@@ -39,6 +39,19 @@ def test_another_process_counts_and_dies() -> None:
     board.ended(1)
     assert cells.by_worker(Gauge.PID)[1] == 0
     assert cells.totals()[first:].tolist() == [5, 2]
+    board.close()
+
+
+def test_restarts_outlive_the_worker_and_count_for_all() -> None:
+    board = Board(2)
+    cells = Cells(board, 0)
+    for worker, why in ((0, Restart.HUNG), (1, Restart.DIED), (1, Restart.DIED)):
+        board.ended(worker)
+        board.restarted(worker, why)
+    totals = cells.totals()
+    assert (totals[Restart.DIED], totals[Restart.HUNG]) == (2, 1)
+    assert not set(Restart) & set(Gauge)
+    assert cells.take(1) > max(Restart)
     board.close()
 
 

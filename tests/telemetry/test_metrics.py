@@ -21,6 +21,7 @@ SURFACE = {
     "resmem_batch_size_rows": ("histogram", set()),
     "resmem_queue_wait_seconds": ("histogram", set()),
     "resmem_stage_duration_seconds": ("histogram", {"stage"}),
+    "resmem_worker_restarts": ("counter", {"reason"}),
     "resmem_queue_rows": ("gauge", set()),
     "resmem_memory_rows": ("gauge", {"tier"}),
     "resmem_memory_bytes": ("gauge", set()),
@@ -95,6 +96,8 @@ def test_children_exist_before_the_first_request() -> None:
         assert found[f"stage_duration_seconds_count{{stage={stage}}}"] == 0
     for result in ("created", "replaced", "unchanged"):
         assert found[f"memorized_rows_total{{result={result}}}"] == 0
+    for reason in ("died", "hung"):
+        assert found[f"worker_restarts_total{{reason={reason}}}"] == 0
     for predictor in ("base", "resmem"):
         assert found[f"online_errors_total{{predictor={predictor}}}"] == 0
 
