@@ -27,6 +27,7 @@ __all__ = [
     "ResmemError",
     "TooManyRows",
     "Unauthorized",
+    "UnsafeLibrary",
     "UnsupportedEncoding",
 ]
 
@@ -144,6 +145,12 @@ class ProviderUnavailable(ResmemError):
     """An execution provider asked for by name is not there; raised before anything is served."""
 
     code = "provider_unavailable"
+
+
+class UnsafeLibrary(ResmemError):
+    """The SQLite library can lose what was committed; raised before a journal is opened."""
+
+    code = "unsafe_library"
 
 
 class BundleError(ResmemError):

@@ -251,6 +251,9 @@ class MemoryStatus(_Body):
     growing_rows: int
     segments: int
     bytes: int
+    journal: str | None = Field(
+        description="The database that keeps the journal, and its version; null without a journal."
+    )
     limits: MemoryLimits
 
 

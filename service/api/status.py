@@ -47,6 +47,7 @@ class StatusRoutes:
                 "growing_rows": statistics.growing_rows,
                 "segments": statistics.segments,
                 "bytes": statistics.nbytes,
+                "journal": memory.journal_engine,
                 "limits": card.memory_limits,
             },
         }

@@ -171,15 +171,18 @@ def _damage(folder: Path, shape: MemoryShape) -> str | None:
 
 
 def _journal_bytes(snapshot: JournalSnapshot) -> int:
-    return snapshot.number("PRAGMA page_count") * snapshot.number("PRAGMA page_size")
+    pages = snapshot.pages()
+    return pages.total * pages.size
 
 
 def _check_copy(copy: StateFolders, memories: int) -> None:
     with open_snapshot(copy.journal) as snapshot:
-        (line, *_) = snapshot.rows("PRAGMA integrity_check(1)")
-        if line[0] != "ok" or snapshot.memories() != memories:
+        faults = snapshot.faults(1)
+        if not faults and (copied := snapshot.memories()) != memories:
+            faults = [f"it has {memories} memories, and its copy {copied}"]
+        if faults:
             raise CorruptFile(
-                f"the journal is damaged, and no backup was made of it: {line[0]}; "
+                f"the journal is damaged, and no backup was made of it: {faults[0]}; "
                 "`resmem verify` says more"
             )
 

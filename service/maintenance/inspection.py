@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from service.bundle.store import Bundle
-from service.memory.sqlite_snapshot import JournalSnapshot, open_snapshot
+from service.memory.sqlite_library import library_version
+from service.memory.sqlite_snapshot import JournalSnapshot, SourceRows, open_snapshot
 from service.memory.state_folders import StateFolders
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "DiskUse",
     "Inspection",
     "SegmentInspection",
-    "SourceInspection",
     "StateInspection",
     "inspect",
 ]
@@ -31,11 +31,6 @@ AGES: Final = {
     "a year": 31_536_000,
 }
 """Upper bounds of the age groups in seconds; the last group, `older`, has none."""
-
-_SOURCES: Final = (
-    "SELECT source, count(*), min(created_ms), max(created_ms) FROM memories GROUP BY source"
-    " ORDER BY 2 DESC, 1"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +49,6 @@ class BundleInspection:
     forgotten: int
     nbytes: int
     path: str
-
-
-@dataclass(frozen=True, slots=True)
-class SourceInspection:
-    """The memories of one source; times are Unix milliseconds."""
-
-    source: str | None
-    memories: int
-    oldest_ms: int
-    newest_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +88,10 @@ class StateInspection:
     """Forgotten memories whose rows segments may still hold."""
     horizon: int
     """Everything up to this sequence was evicted; 0: nothing was."""
+    sqlite: str
+    """Version of the SQLite library that read the journal."""
     ages: dict[str, int]
-    sources: list[SourceInspection]
+    sources: list[SourceRows]
     segments: list[SegmentInspection]
     disk: DiskUse
 
@@ -126,8 +113,9 @@ def inspect(bundle: Bundle, folders: StateFolders) -> Inspection:
     forgotten, state = 0, None
     if folders.journal.exists():
         with open_snapshot(folders.journal) as snapshot:
-            forgotten = snapshot.number("SELECT count(*) FROM tombstones WHERE sequence < 0")
-            state = _state(folders, snapshot)
+            tombstones = snapshot.tombstones()
+            forgotten = sum(sequence < 0 for sequence in tombstones)
+            state = _state(folders, snapshot, len(tombstones) - forgotten)
     manifest = bundle.manifest
     return Inspection(
         BundleInspection(
@@ -148,43 +136,39 @@ def inspect(bundle: Bundle, folders: StateFolders) -> Inspection:
     )
 
 
-def _state(folders: StateFolders, snapshot: JournalSnapshot) -> StateInspection:
+def _state(folders: StateFolders, snapshot: JournalSnapshot, tombstones: int) -> StateInspection:
     sealed_to = max((entry.last for entry in snapshot.catalogue), default=0)
     memories = snapshot.memories()
-    growing = snapshot.number("SELECT count(*) FROM memories WHERE sequence > ?", sealed_to)
+    growing = snapshot.memories(first=sealed_to + 1)
     segments = [
         SegmentInspection(
             number=entry.number,
             first=entry.first,
             last=entry.last,
             rows=entry.rows,
-            forgotten=entry.rows
-            - snapshot.number(
-                "SELECT count(*) FROM memories WHERE sequence BETWEEN ? AND ?",
-                entry.first,
-                entry.last,
-            ),
+            forgotten=entry.rows - snapshot.memories(entry.first, entry.last),
             nbytes=_bytes_in(folders.of(entry)),
         )
         for entry in snapshot.catalogue
     ]
-    page_bytes = snapshot.number("PRAGMA page_size")
+    pages = snapshot.pages()
     return StateInspection(
         path=str(folders.root),
         memories=memories,
         sealed=memories - growing,
         growing=growing,
         revision=snapshot.position.revision,
-        tombstones=snapshot.number("SELECT count(*) FROM tombstones WHERE sequence > 0"),
+        tombstones=tombstones,
         horizon=snapshot.position.horizon,
+        sqlite=library_version(),
         ages=_ages(snapshot),
-        sources=[SourceInspection(*row) for row in snapshot.rows(_SOURCES)],
+        sources=snapshot.sources(),
         segments=segments,
         disk=DiskUse(
-            journal=snapshot.number("PRAGMA page_count") * page_bytes,
+            journal=pages.total * pages.size,
             journal_log=_size_of(folders.journal.with_name(f"{folders.journal.name}-wal")),
             segments=sum(segment.nbytes for segment in segments),
-            free=snapshot.number("PRAGMA freelist_count") * page_bytes,
+            free=pages.free * pages.size,
         ),
     )
 
@@ -192,9 +176,7 @@ def _state(folders: StateFolders, snapshot: JournalSnapshot) -> StateInspection:
 def _ages(snapshot: JournalSnapshot) -> dict[str, int]:
     now_ms = time.time_ns() // 1_000_000
     bounds = [now_ms - seconds * 1000 for seconds in AGES.values()]
-    # One pass over the table, however many groups there are.
-    sums = ", ".join(["ifnull(sum(created_ms > ?), 0)"] * len(bounds))
-    (found,) = snapshot.rows(f"SELECT {sums}, count(*) FROM memories", *bounds)  # noqa: S608
+    found = [*snapshot.added_since(bounds), snapshot.memories()]
     return {
         name: count - before
         for name, count, before in zip((*AGES, "older"), found, (0, *found), strict=False)

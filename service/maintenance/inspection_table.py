@@ -43,7 +43,7 @@ def _state(state: StateInspection) -> Iterator[str]:
     yield f"         {state.tombstones:,} tombstones; {evicted}"
     yield (
         f"         journal {_size(disk.journal)} ({_size(disk.free)} of it free), "
-        f"log {_size(disk.journal_log)}, segments {_size(disk.segments)}"
+        f"log {_size(disk.journal_log)}, segments {_size(disk.segments)}; SQLite {state.sqlite}"
     )
     if state.memories:
         yield ""

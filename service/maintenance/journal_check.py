@@ -5,6 +5,7 @@ from typing import Final
 
 from service.errors import CorruptFile, JournalUnavailable
 from service.maintenance.finding import Finding
+from service.memory.sqlite_library import library_version
 from service.memory.sqlite_snapshot import open_snapshot
 from service.memory.state_folders import StateFolders
 from service.memory.write_ahead_log import damage_in
@@ -43,10 +44,10 @@ def check_journal_file(folders: StateFolders) -> Iterator[Finding]:
         yield Finding("fault", "journal log", f"{log}: {damage}", _DAMAGED_LOG)
     try:
         with open_snapshot(folders.journal) as snapshot:
-            lines = [str(row[0]) for row in snapshot.rows(f"PRAGMA integrity_check({_SHOWN})")]
-            pages = snapshot.number("PRAGMA page_count")
+            faults = snapshot.faults(_SHOWN)
+            pages = snapshot.pages()
             # SQLite reads a cut last page as if zeros stood there. It writes whole pages only.
-            over = folders.journal.stat().st_size % snapshot.number("PRAGMA page_size")
+            over = folders.journal.stat().st_size % pages.size
     except CorruptFile as error:
         yield Finding("fault", "journal file", error.message, DAMAGED_JOURNAL)
         return
@@ -56,8 +57,12 @@ def check_journal_file(folders: StateFolders) -> Iterator[Finding]:
     if over:
         detail = f"{folders.journal} is cut: it ends within a page"
         yield Finding("fault", "journal file", detail, DAMAGED_JOURNAL)
-    elif lines == ["ok"]:
-        yield Finding("ok", "journal file", f"{pages:,} pages pass SQLite's integrity check")
+    elif not faults:
+        detail = (
+            f"{pages.total:,} pages pass the integrity check of SQLite {library_version()}, which "
+            "is free of the WAL-reset bug"
+        )
+        yield Finding("ok", "journal file", detail)
     else:
-        found = "; ".join(" ".join(line.split()) for line in lines)
+        found = "; ".join(" ".join(line.split()) for line in faults)
         yield Finding("fault", "journal file", f"{folders.journal}: {found}", DAMAGED_JOURNAL)

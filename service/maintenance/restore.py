@@ -1,12 +1,9 @@
 """`resmem restore`: a backup becomes the state, checked before it is put in its place."""
 
 import shutil
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from service import durable
 from service.bundle.progress import Progress
@@ -15,11 +12,10 @@ from service.errors import BundleError, CorruptFile
 from service.maintenance.backup_manifest import BackupManifest
 from service.maintenance.draft_folder import draft_folder
 from service.maintenance.repair import Repaired, repair
+from service.memory.sqlite_database import is_in_use
 from service.memory.state_folders import StateFolders
 
 __all__ = ["Restored", "restore"]
-
-_LOCK_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +73,8 @@ def _check_place(folders: StateFolders, *, force: bool) -> None:
             f"{folders.root} has a state already: stop the service and give --force, which moves "
             "it aside"
         )
-    if folders.journal.exists() and _is_open(folders.journal):
+    if folders.journal.exists() and is_in_use(folders.journal):
         raise BundleError(f"{folders.journal} is in use: stop the service first")
-
-
-def _is_open(journal: Path) -> bool:
-    """Whether any process has the journal open: then SQLite gives nobody the whole of it."""
-    with closing(sqlite3.connect(journal, timeout=_LOCK_S, isolation_level=None)) as connection:
-        try:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return True
-        except sqlite3.DatabaseError:  # too damaged to tell, which is why it is to be replaced
-            return False
-    return False
 
 
 def _copy(manifest: BackupManifest, source: Path, draft: Path, progress: Progress) -> None:

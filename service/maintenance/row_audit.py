@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.errors import ResmemError
 from service.memory.segment_rows import MemoryShape, SegmentRows, Targets
-from service.memory.sqlite_rows import is_intact
+from service.memory.sqlite_rows import is_intact, text
 from service.memory.sqlite_snapshot import JournalSnapshot
 
 __all__ = ["AuditedRows", "RowFault", "audit_rows"]
@@ -65,7 +65,7 @@ def audit_rows(snapshot: JournalSnapshot, decode: Decode | None) -> Iterator[Aud
         yield AuditedRows(
             sound=_arrays(sound, snapshot.shape) if sound else None,
             faults=[
-                RowFault(row[9], str(row[0]), reasons[row[9]]) for row in rows if row[9] in reasons
+                RowFault(row[9], text(row[0]), reasons[row[9]]) for row in rows if row[9] in reasons
             ],
         )
 

@@ -3,7 +3,6 @@
 `resmem verify` puts it in words, `resmem repair` acts on it.
 """
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -125,7 +124,7 @@ def _read_rows(
                 result.unsealed += int((chunk.sound.sequences > sealed).sum())
                 result.stranded += _stranded(chunk.sound, snapshot.catalogue, sealed)
             advance(len(chunk))
-    except (CorruptFile, JournalUnavailable, sqlite3.Error) as error:
+    except (CorruptFile, JournalUnavailable) as error:
         result.unreadable = str(error)
 
 
@@ -143,16 +142,10 @@ def _compare_tables(
 ) -> None:
     last, _, horizon = snapshot.position
     say = result.disagreements.append
-    forgotten: NDArray[np.int64] = np.array(
-        [row[0] for row in snapshot.rows("SELECT sequence FROM tombstones ORDER BY sequence")],
-        np.int64,
-    )
-    alive = snapshot.number(
-        "SELECT count(*) FROM memories WHERE sequence IN (SELECT sequence FROM tombstones)"
-    )
-    if alive:
+    forgotten: NDArray[np.int64] = np.array(snapshot.tombstones(), np.int64)
+    if alive := snapshot.alive_and_forgotten():
         say(f"{alive} memories are there, and forgotten as well")
-    (first,) = snapshot.rows("SELECT min(sequence) FROM memories")[0]
+    first = snapshot.oldest()
     if first is not None and first <= horizon:
         say(f"memory {first} is there, and everything up to {horizon} was evicted")
     for entry, after in zip(snapshot.catalogue, snapshot.catalogue[1:], strict=False):

@@ -171,6 +171,10 @@ class Changes:
 class Journal(Protocol):
     """An engine. Calls that write raise JournalUnavailable where nothing was written."""
 
+    @property
+    def engine(self) -> str:
+        """Name and version of the database, such as "SQLite 3.51.3"."""
+
     def append(self, requests: Sequence[Memories]) -> list[Written]:
         """Commits all requests in one transaction; durable when it returns."""
 

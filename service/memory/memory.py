@@ -146,6 +146,11 @@ class ResidualMemory:
         """A number that rises with every change; 0 for a memory that never changed."""
         return self._tiers.snapshot.position.revision
 
+    @property
+    def journal_engine(self) -> str | None:
+        """Name and version of the database that keeps the journal; None without a journal."""
+        return None if self._journal is None else self._journal.engine
+
     def statistics(self) -> MemoryStatistics:
         """Counts for the gauges."""
         snapshot = self._tiers.snapshot

@@ -4,27 +4,26 @@ Python gives up its lock for every statement and then waits until whoever answer
 back, so a commit of 64 rows must not take 64 statements.
 """
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final
 
+import apsw
+
 from service.memory.journal import Memories, Written
 from service.memory.segment_rows import MemoryShape, SegmentRows
-from service.memory.sqlite_rows import Columns, columns, insertion, to_segment_rows
+from service.memory.sqlite_rows import KNOWN, Columns, columns, insertion, text, to_segment_rows
 from service.memory.sqlite_upkeep import bury, bury_fitted
 
 __all__ = ["append"]
 
 _ROWS_AT_ONCE: Final = 64
-_KNOWN: Final = "SELECT id, input, target, weight, source, sequence FROM memories WHERE id IN "
-
 _Content = tuple[bytes, bytes, float, str | None]
 """What memories of one id are compared by: input, target, weight, source."""
 
 
 def append(
-    connection: sqlite3.Connection,
+    connection: apsw.Connection,
     requests: Sequence[Memories],
     shape: MemoryShape,
     *,
@@ -51,7 +50,7 @@ class _Writing:
     """One transaction's rows, sorted into what is new and what goes."""
 
     def __init__(
-        self, connection: sqlite3.Connection, requests: Sequence[Memories], fitted_rows: int
+        self, connection: apsw.Connection, requests: Sequence[Memories], fitted_rows: int
     ) -> None:
         self._connection = connection
         self._fitted_rows = fitted_rows
@@ -97,28 +96,27 @@ class _Writing:
 
 
 def _stored(
-    connection: sqlite3.Connection, requests: Sequence[Memories]
+    connection: apsw.Connection, requests: Sequence[Memories]
 ) -> dict[str, tuple[_Content, int]]:
     """Content and sequence of the memories that have an id of the requests already."""
     ids = [id for request in requests for id in request.ids if id is not None]
     found: dict[str, tuple[_Content, int]] = {}
     for start, count in _portions(len(ids)):
-        marks = f"({','.join('?' * count)})"
-        for id, *content, sequence in connection.execute(
-            _KNOWN + marks, ids[start : start + count]
+        marks = ",".join("?" * count)
+        for id, encoded, target, weight, source, sequence in connection.execute(
+            f"{KNOWN} WHERE id IN ({marks})", ids[start : start + count]
         ):
-            found[id] = (tuple(content), sequence)
+            named = None if source is None else text(source)
+            found[id] = (encoded, target, weight, named), sequence
     return found
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[Columns]) -> int:
+def _insert(connection: apsw.Connection, rows: Sequence[Columns]) -> int:
     """Inserts rows; the sequence of the last."""
-    last: int | None = None
     for start, count in _portions(len(rows)):
-        values = list(chain.from_iterable(rows[start : start + count]))
-        last = connection.execute(insertion(count), values).lastrowid
-    assert last is not None
-    return last
+        values = tuple(chain.from_iterable(rows[start : start + count]))
+        connection.execute(insertion(count), values)
+    return connection.last_insert_rowid()
 
 
 def _portions(total: int) -> Iterator[tuple[int, int]]:

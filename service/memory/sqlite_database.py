@@ -1,23 +1,63 @@
-"""The connections to a journal's file: one a purpose, so that no reading waits for a commit."""
+"""The connections to a journal's file: one a purpose, so that no reading waits for a commit.
+
+APSW adds no transactions of its own: outside of `committed`, each statement is one.
+"""
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Any, Final
+
+import apsw
 
 from service import durable
 from service.errors import CorruptFile, JournalUnavailable
 from service.memory import _kernel
+from service.memory.sqlite_library import check_library
 
-__all__ = ["Database", "committed", "open_reader", "translated"]
+__all__ = ["Database", "chunks", "committed", "is_in_use", "open_reader", "translated"]
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
+_IN_USE_MS: Final = 200
+_READ_ONLY: Final = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+
+_DAMAGE: Final = (
+    apsw.ConstraintError,
+    apsw.CorruptError,
+    apsw.FormatError,
+    apsw.InternalError,
+    apsw.MismatchError,
+    apsw.NotADBError,
+    apsw.NotFoundError,
+    apsw.TooBigError,
+    UnicodeDecodeError,
+)
+"""What SQLite raises for a file that is no database, or has contents that cannot be."""
+
+_TROUBLE: Final = (
+    apsw.AbortError,
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.ConnectionClosedError,
+    apsw.EmptyError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.InterruptError,
+    apsw.LockedError,
+    apsw.PermissionsError,
+    apsw.ProtocolError,
+    apsw.ReadOnlyError,
+    apsw.SchemaChangeError,
+    apsw.SQLError,
+)
+"""What it raises where the file may be whole, and cannot be used now."""
 
 _PRAGMAS: Final = (
     # Set before the first table is made: free pages can then be given back bit by bit.
@@ -28,7 +68,7 @@ _PRAGMAS: Final = (
     "secure_delete = ON",
 )
 
-Prepare = Callable[[sqlite3.Connection], None]
+Prepare = Callable[[apsw.Connection], None]
 
 
 class Database:
@@ -47,6 +87,7 @@ class Database:
     Raises:
         JournalUnavailable: the file cannot be opened or made, and the caller is not patient.
         CorruptFile: it is no database.
+        UnsafeLibrary: the SQLite library can lose what was committed.
     """
 
     def __init__(
@@ -65,8 +106,9 @@ class Database:
         self.openings = 1
         self._writable = True
         self._tried = time.monotonic()
-        self._connections: dict[str, sqlite3.Connection] = {}
+        self._connections: dict[str, apsw.Connection] = {}
         self._counter: _kernel.SharedCounter | None = None
+        check_library()
         try:
             self._open(busy_ms)
         except JournalUnavailable as error:
@@ -108,35 +150,41 @@ class Database:
         return True
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[apsw.Connection]:
         """A write transaction, synced when the block is left, undone where it raises."""
         with self.writing() as connection, committed(connection):
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[apsw.Connection]:
         """The writing connection outside of a transaction."""
         with self._locks["write"], translated(self.path):
             if not self._writable:
                 with self._locks["read"], self._locks["follow"]:
                     self._open_again(self._busy_ms)
             try:
-                yield self._connections["write"]
+                yield self._connection("write")
             finally:
                 if self._counter is not None:
                     self._counter.add()
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[apsw.Connection]:
         """The connection for look-ups."""
         with self._locks["read"], translated(self.path):
-            yield self._connections["read"]
+            yield self._connection("read")
 
     @contextmanager
-    def following(self) -> Iterator[sqlite3.Connection]:
+    def following(self) -> Iterator[apsw.Connection]:
         """The connection that follows the commits of all processes; it never writes."""
         with self._locks["follow"], translated(self.path):
-            yield self._connections["follow"]
+            yield self._connection("follow")
+
+    def _connection(self, name: str) -> apsw.Connection:
+        connection = self._connections.get(name)
+        if connection is None:
+            raise JournalUnavailable(f"{self.path} is closed")
+        return connection
 
     def close(self) -> None:
         """Closes all; the last process to close folds the write-ahead log into the file."""
@@ -148,8 +196,7 @@ class Database:
     def _open(self, busy_ms: int) -> None:
         with translated(self.path):
             self._try_to_write(busy_ms)
-            for name in self._locks:
-                self._connections[name] = _connect(self.path, self._busy_ms)
+            self._connect_all(partial(_connect, self.path, self._busy_ms))
         with suppress(OSError):  # commits are then looked for in the database itself
             self._counter = _kernel.SharedCounter(f"{self.path}-commits")
 
@@ -159,7 +206,7 @@ class Database:
                 durable.make_folder(self.path.parent)
         except OSError as error:
             raise JournalUnavailable(f"{self.path.parent}: {error.strerror}") from error
-        with closing(_connect(self.path, busy_ms, cached_statements=0)) as connection:
+        with closing(_connect(self.path, busy_ms)) as connection:
             # SQLite opens a write-protected file all the same, and says so at the first write.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("PRAGMA user_version = 0")
@@ -174,7 +221,6 @@ class Database:
         try:
             self._open(busy_ms)
         except JournalUnavailable:
-            self._close()
             self._open_to_read()
             raise
         self._writable = True
@@ -182,8 +228,15 @@ class Database:
 
     def _open_to_read(self) -> None:
         with translated(self.path):
+            self._connect_all(self._reader)
+
+    def _connect_all(self, connect: Callable[[], apsw.Connection]) -> None:
+        try:
             for name in self._locks:
-                self._connections[name] = self._reader()
+                self._connections[name] = connect()
+        except BaseException:
+            self._close()
+            raise
 
     def _close(self) -> None:
         for connection in self._connections.values():
@@ -191,29 +244,27 @@ class Database:
         self._connections = {}
         self._counter = None
 
-    def _reader(self) -> sqlite3.Connection:
+    def _reader(self) -> apsw.Connection:
         if self.path.exists():
             # Without a log there is nothing to follow; to make one is what failed.
             log = self.path.with_name(f"{self.path.name}-wal")
             options = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
-            reader = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?{options}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                cached_statements=0,  # see `_connect`
-            )
-            if reader.execute("SELECT 1 FROM sqlite_master").fetchone():
-                self._prepare(reader)
-                return reader
+            reader = apsw.Connection(f"{self.path.absolute().as_uri()}?{options}", flags=_READ_ONLY)
+            try:
+                if reader.execute("SELECT 1 FROM sqlite_master").get is not None:
+                    self._prepare(reader)
+                    return reader
+            except BaseException:
+                reader.close()
+                raise
             reader.close()
-        empty = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        empty = apsw.Connection(":memory:")
         self._prepare(empty)
         return empty
 
 
 @contextmanager
-def committed(connection: sqlite3.Connection) -> Iterator[None]:
+def committed(connection: apsw.Connection) -> Iterator[None]:
     """The block as one write transaction, undone where it raises."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -236,42 +287,71 @@ def translated(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
-        raise JournalUnavailable(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise CorruptFile(f"{path}: {error}") from error
+    except _TROUBLE as error:
+        raise JournalUnavailable(f"{path}: {_described(error)}") from error
+    except _DAMAGE as error:
+        raise CorruptFile(f"{path}: {_described(error)}") from error
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write, for a process that only reads."""
+def chunks(cursor: apsw.Cursor, rows: int) -> Iterator[list[tuple[Any, ...]]]:
+    """What a cursor has left, in lists of `rows`, the last one shorter."""
+    while some := list(islice(cursor, rows)):
+        yield some
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """A connection that cannot write, for a process that only reads.
+
+    Raises:
+        UnsafeLibrary: as `Database`.
+        apsw.Error: it cannot be opened; see `translated`.
+    """
+    check_library()
     uri = path.absolute().as_uri()
-    reader = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
+    reader = apsw.Connection(f"{uri}?mode=ro", flags=_READ_ONLY)
     try:
         reader.execute("SELECT 1 FROM sqlite_master")
-    except sqlite3.OperationalError:
+    except _TROUBLE:
         reader.close()
         log = path.with_name(f"{path.name}-wal")
         if not path.exists() or (log.exists() and log.stat().st_size):
             raise
         # A disk that is full or read-only has no room for the index of a log; none is needed.
-        reader = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
+        reader = apsw.Connection(f"{uri}?immutable=1", flags=_READ_ONLY)
     except BaseException:
         reader.close()
         raise
     return reader
 
 
-def _connect(path: Path, busy_ms: int, *, cached_statements: int = 128) -> sqlite3.Connection:
-    # A closed one keeps its files open while its statements are cached, and all connections of a
-    # process share one mapping of the log's index: one that could not write it spoils the next.
-    connection = sqlite3.connect(
-        path,
-        timeout=busy_ms / 1000,
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=cached_statements,
-    )
+def is_in_use(path: Path) -> bool:
+    """Whether any process has the file open: then SQLite gives nobody the whole of it."""
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.set_busy_timeout(_IN_USE_MS)
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except _TROUBLE:
+            return True
+        except _DAMAGE:  # too damaged to tell, which is why it is to be replaced
+            return False
+    return False
+
+
+def _described(error: Exception) -> str:
+    """The message of SQLite; for one of the operating system, which call it was of as well."""
+    code = getattr(error, "extendedresult", 0)
+    name = apsw.mapping_extended_result_codes.get(code)
+    return str(error) if name is None else f"{error} ({name})"
+
+
+def _connect(path: Path, busy_ms: int) -> apsw.Connection:
+    # To be closed at once where it fails: all connections of a process share one mapping of the
+    # log's index, and one that could not write it spoils the next.
+    connection = apsw.Connection(str(path))
     try:
+        connection.set_busy_timeout(busy_ms)
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:

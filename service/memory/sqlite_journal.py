@@ -1,12 +1,13 @@
 """The embedded journal: SQLite in WAL mode, every commit synced before it is acknowledged."""
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+import apsw
 
 from service.errors import CorruptFile
 from service.memory import fitted, sqlite_upkeep
@@ -22,8 +23,10 @@ from service.memory.journal import (
 from service.memory.segment_rows import MemoryShape, SegmentRows
 from service.memory.sqlite_append import append
 from service.memory.sqlite_database import Database, committed
+from service.memory.sqlite_library import library_version
 from service.memory.sqlite_rows import (
     FORMAT,
+    LAST_SEQUENCE,
     RECORD,
     SCHEMA,
     STORED,
@@ -36,7 +39,6 @@ from service.memory.sqlite_rows import (
 
 __all__ = ["SqliteJournal"]
 
-_LAST_SEQUENCE: Final = 2**63 - 1
 _BURIED_SINCE: Final = "SELECT sequence FROM tombstones WHERE number > ?"
 _BURIED_BETWEEN: Final = "SELECT sequence FROM tombstones WHERE sequence BETWEEN ? AND ?"
 _FEW: Final = 500  # host parameters in one statement
@@ -80,6 +82,11 @@ class SqliteJournal:
         self._catalogue: tuple[tuple[int, tuple[int, int]], list[SegmentEntry]] | None = None
         self._database = Database(path, busy_ms=busy_ms, prepare=self._prepare, patient=patient)
 
+    @property
+    def engine(self) -> str:
+        """Name and version of the SQLite library."""
+        return f"SQLite {library_version()}"
+
     def append(self, requests: Sequence[Memories]) -> list[Written]:
         """Commits all requests in one transaction, in their order; durable when it returns."""
         with self._database.writing() as connection:
@@ -94,11 +101,9 @@ class SqliteJournal:
     def forget(self, id: str) -> int:
         """Commits a tombstone for the memory of this id; returns how many there were, 0 or 1."""
         with self._database.transaction() as connection:
-            found = connection.execute(
-                "SELECT sequence FROM memories WHERE id = ?", (id,)
-            ).fetchone()
+            found = connection.execute("SELECT sequence FROM memories WHERE id = ?", (id,)).get
             if found is not None:
-                return sqlite_upkeep.bury(connection, found)
+                return sqlite_upkeep.bury(connection, [found])
             return sqlite_upkeep.bury_fitted(connection, id, self._fitted_rows)
 
     def forget_source(self, source: str) -> int:
@@ -108,15 +113,14 @@ class SqliteJournal:
                 "INSERT INTO tombstones (sequence) SELECT sequence FROM memories WHERE source = ?",
                 (source,),
             )
-            forgotten = connection.execute(
-                "DELETE FROM memories WHERE source = ?", (source,)
-            ).rowcount
+            before = connection.total_changes()
+            connection.execute("DELETE FROM memories WHERE source = ?", (source,))
             if source == fitted.SOURCE:
-                forgotten += connection.executemany(
+                connection.executemany(
                     "INSERT OR IGNORE INTO tombstones (sequence) VALUES (?)",
                     ((fitted.sequence_of(row),) for row in range(self._fitted_rows)),
-                ).rowcount
-            return forgotten
+                )
+            return connection.total_changes() - before
 
     def find(self, id: str) -> MemoryRecord | None:
         """The memory added online under this id."""
@@ -195,7 +199,7 @@ class SqliteJournal:
                     start = max(start, since.sequence)
                     if since.tombstone != position.tombstone:
                         buried = _sequences(connection, _BURIED_SINCE, since.tombstone)
-                rows = read_segment_rows(connection, start + 1, _LAST_SEQUENCE, self._shape)
+                rows = read_segment_rows(connection, start + 1, LAST_SEQUENCE, self._shape)
                 forgotten = partial(_sequences, connection, _BURIED_BETWEEN)
                 living = partial(sqlite_upkeep.read_living, connection, self._database.path)
                 yield Changes(catalogue, buried, rows, position, living, forgotten)
@@ -220,10 +224,10 @@ class SqliteJournal:
     ) -> SegmentEntry:
         """Enters a sealed segment in the place of others; `place` moves its folder first."""
         with self._database.transaction() as connection:
-            number = connection.execute(
+            connection.execute(
                 "INSERT INTO segments (first, last, rows) VALUES (?, ?, ?)", (first, last, rows)
-            ).lastrowid
-            assert number is not None
+            )
+            number = connection.last_insert_rowid()
             connection.executemany(
                 "DELETE FROM segments WHERE number = ?", [(entry.number,) for entry in replaces]
             )
@@ -254,7 +258,7 @@ class SqliteJournal:
         """Ends all use."""
         self._database.close()
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: apsw.Connection) -> None:
         shape, path = self._shape, self._path
         ours = {
             "format": str(FORMAT),
@@ -266,21 +270,19 @@ class SqliteJournal:
         if not _tables(connection):
             with committed(connection):
                 if not _tables(connection):
-                    for statement in SCHEMA.split(";"):
-                        connection.execute(statement)
+                    connection.execute(SCHEMA)
                     connection.executemany("INSERT INTO meta VALUES (?, ?)", ours.items())
         if "meta" not in _tables(connection):
             raise CorruptFile(f"{path} is a database, but no journal")
-        theirs = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        theirs = dict(connection.execute("SELECT key, value FROM meta"))
         if theirs != ours:
             raise CorruptFile(f"{path} was made for {theirs}, the model needs {ours}")
 
-    def _data_version(self, connection: sqlite3.Connection) -> tuple[int, int]:
+    def _data_version(self, connection: apsw.Connection) -> tuple[int, int]:
         # A connection opened later counts from another number.
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
-        return self._database.openings, version
+        return self._database.openings, connection.execute("PRAGMA data_version").get
 
-    def _progress(self, connection: sqlite3.Connection) -> tuple[Position, list[SegmentEntry]]:
+    def _progress(self, connection: apsw.Connection) -> tuple[Position, list[SegmentEntry]]:
         position, stamp = read_position(connection)
         if self._catalogue is None or self._catalogue[0] != (self._database.openings, stamp):
             entries = read_catalogue(connection)
@@ -293,9 +295,9 @@ class SqliteJournal:
         return [read_record(row, self._shape) for row in rows]
 
 
-def _sequences(connection: sqlite3.Connection, statement: str, *values: int) -> list[int]:
+def _sequences(connection: apsw.Connection, statement: str, *values: int) -> list[int]:
     return [row[0] for row in connection.execute(statement, values)]
 
 
-def _tables(connection: sqlite3.Connection) -> set[str]:
+def _tables(connection: apsw.Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}

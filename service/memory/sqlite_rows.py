@@ -1,15 +1,15 @@
 """How memories lie in SQLite: the schema, and rows to and from its columns."""
 
 import os
-import sqlite3
 import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
+import apsw
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,12 +22,17 @@ from service.memory.journal import (
     StoredMemory,
 )
 from service.memory.segment_rows import MemoryShape, SegmentRows, Targets
+from service.memory.sqlite_database import chunks
 
 __all__ = [
     "CHUNK_ROWS",
+    "CREATED",
     "FORMAT",
+    "KNOWN",
+    "LAST_SEQUENCE",
     "RECORD",
     "SCHEMA",
+    "SOURCE",
     "STORED",
     "Columns",
     "checksum",
@@ -39,11 +44,13 @@ __all__ = [
     "read_record",
     "read_segment_rows",
     "read_stored",
+    "text",
     "to_segment_rows",
 ]
 
 FORMAT: Final = 1
 CHUNK_ROWS: Final = 1024
+LAST_SEQUENCE: Final = 2**63 - 1
 
 SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -79,12 +86,28 @@ _COLUMNS: Final = (
     "id, target, embedding, residual, weight, source, created_ms, input_checksum, checksum, input"
 )
 _ROW: Final = f"({', '.join('?' * 10)})"
-RECORD: Final = "SELECT id, sequence, source, target, weight, created_ms FROM memories"
+
+
+def _typed(column: str, kind: str) -> str:
+    """A column as it was written; NULL, which fits no checksum, where it is of another type."""
+    return f"iif(typeof({column}) = '{kind}', {column}, NULL)"
+
+
+# As bytes: a damaged text need not be UTF-8, and it is the checksum that finds it out.
+_ID: Final = "iif(typeof(id) = 'text', CAST(id AS BLOB), NULL)"
+SOURCE: Final = "iif(typeof(source) = 'text', CAST(source AS BLOB), iif(source IS NULL, NULL, 0))"
+_INPUT: Final = _typed("input", "blob")
+_TARGET: Final = _typed("target", "blob")
+_WEIGHT: Final = _typed("weight", "real")
+CREATED: Final = _typed("created_ms", "integer")
+RECORD: Final = f"SELECT {_ID}, sequence, {SOURCE}, target, weight, created_ms FROM memories"  # noqa: S608
+KNOWN: Final = f"SELECT id, {_INPUT}, {_TARGET}, {_WEIGHT}, {SOURCE}, sequence FROM memories"  # noqa: S608
 _WHOLE: Final = (
-    "SELECT id, target, embedding, residual, weight, source, created_ms, input_checksum, checksum,"
-    " sequence"
+    f"SELECT {_ID}, {_TARGET}, {_typed('embedding', 'blob')}, {_typed('residual', 'blob')},"
+    f" {_WEIGHT}, {SOURCE}, {CREATED}, {_typed('input_checksum', 'integer')},"
+    f" {_typed('checksum', 'integer')}, sequence"
 )
-STORED: Final = f"{_WHOLE}, input FROM memories WHERE sequence > ? ORDER BY sequence LIMIT ?"
+STORED: Final = f"{_WHOLE}, {_INPUT} FROM memories WHERE sequence > ? ORDER BY sequence LIMIT ?"
 _SEARCHED: Final = f"{_WHOLE} FROM memories WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
 
 _POSITION: Final = """
@@ -162,20 +185,38 @@ def checksum(content: _Content) -> int:
 
 
 def is_intact(row: Sequence[Any]) -> bool:
-    """Whether the first columns of a row, down to its checksum, are what was written."""
-    *content, expected = row[:9]
+    """Whether a row of STORED is what was written, down to its checksum."""
+    id, target, embedding, residual, weight, source, created_ms, input_checksum, expected = row[:9]
     try:
-        found = checksum(cast("_Content", tuple(content)))
-    except (TypeError, AttributeError, struct.error):  # a column of another type
+        named = b"" if source is None else b"\1" + source
+        head = _HEAD.pack(weight, created_ms, input_checksum)
+        found = zlib.crc32(b"%b\0%b\0%b%b%b%b" % (head, id, named, target, embedding, residual))
+    except (TypeError, struct.error):  # a column of another type
         return False
     return bool(found == expected)
+
+
+def text(value: object) -> str:
+    """An id or a source as RECORD and STORED have it, with marks for what of it is not UTF-8."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
+
+
+def _mismatch(file: Path | str, row: Sequence[Any]) -> str:
+    return f"{file}: memory {row[9]} (id {text(row[0])!r}) differs from its checksum"
 
 
 def read_record(row: Sequence[Any], shape: MemoryShape) -> MemoryRecord:
     """A row of RECORD as its owner sees it."""
     id, sequence, source, target, weight, created_ms = row
     targets = _targets([target], shape)
-    return MemoryRecord(id, sequence, source, targets[0].tolist(), weight, created_ms)
+    return MemoryRecord(
+        text(id),
+        sequence,
+        None if source is None else text(source),
+        targets[0].tolist(),
+        weight,
+        created_ms,
+    )
 
 
 def read_stored(row: Sequence[Any], shape: MemoryShape, file: Path) -> StoredMemory:
@@ -186,8 +227,8 @@ def read_stored(row: Sequence[Any], shape: MemoryShape, file: Path) -> StoredMem
     """
     id, target, embedding, residual, weight, source, created_ms, expected, *_ = row
     sequence, encoded = row[9:]
-    if not is_intact(row) or zlib.crc32(encoded) != expected:
-        raise CorruptFile(f"{file}: memory {sequence} (id {id!r}) differs from its checksum")
+    if not is_intact(row) or encoded is None or zlib.crc32(encoded) != expected:
+        raise CorruptFile(_mismatch(file, row))
     return StoredMemory(
         record=read_record((id, sequence, source, target, weight, created_ms), shape),
         input=encoded,
@@ -197,21 +238,17 @@ def read_stored(row: Sequence[Any], shape: MemoryShape, file: Path) -> StoredMem
 
 
 def read_segment_rows(
-    connection: sqlite3.Connection, first: int, last: int, shape: MemoryShape
+    connection: apsw.Connection, first: int, last: int, shape: MemoryShape
 ) -> Iterator[SegmentRows]:
     """The living rows of sequences first to last, in chunks, none of them empty.
 
     Raises:
         CorruptFile: a row differs from its checksum.
     """
-    cursor = connection.execute(_SEARCHED, (first, last))
-    while rows := cursor.fetchmany(CHUNK_ROWS):
+    for rows in chunks(connection.execute(_SEARCHED, (first, last)), CHUNK_ROWS):
         for row in rows:
             if not is_intact(row):
-                file = connection.execute("PRAGMA database_list").fetchone()[2]
-                raise CorruptFile(
-                    f"{file}: memory {row[9]} (id {row[0]!r}) differs from its checksum"
-                )
+                raise CorruptFile(_mismatch(connection.filename, row))
         yield to_segment_rows(rows, [row[9] for row in rows], shape)
 
 
@@ -229,19 +266,19 @@ def to_segment_rows(
     )
 
 
-def read_catalogue(connection: sqlite3.Connection) -> list[SegmentEntry]:
+def read_catalogue(connection: apsw.Connection) -> list[SegmentEntry]:
     """The sealed segments, oldest first."""
     rows = connection.execute("SELECT number, first, last, rows FROM segments ORDER BY first")
     return [SegmentEntry(*row) for row in rows]
 
 
-def read_position(connection: sqlite3.Connection) -> tuple[Position, tuple[int, int]]:
+def read_position(connection: apsw.Connection) -> tuple[Position, tuple[int, int]]:
     """How far the journal has come, and two numbers that change whenever the catalogue does.
 
     Raises:
         TypeError: a table without the row that it should have.
     """
-    *position, publications, entries = connection.execute(_POSITION).fetchone()
+    *position, publications, entries = connection.execute(_POSITION).get
     if None in position:
         raise TypeError("the table horizon is empty")
     return Position(*position), (publications, entries)

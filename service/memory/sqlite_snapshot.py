@@ -3,34 +3,61 @@
 It works beside a running service: in WAL mode a reader blocks no writer and is blocked by none.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
+
+import apsw
 
 from service.errors import CorruptFile, JournalUnavailable
 from service.memory.codec import ResidualCodec
 from service.memory.journal import SegmentEntry, StoredMemory
 from service.memory.segment_rows import MemoryShape
-from service.memory.sqlite_database import open_reader, translated
+from service.memory.sqlite_database import chunks, open_reader, translated
 from service.memory.sqlite_rows import (
+    CREATED,
     FORMAT,
+    LAST_SEQUENCE,
+    SOURCE,
     STORED,
     read_catalogue,
     read_position,
     read_stored,
+    text,
 )
 
-__all__ = ["JournalSnapshot", "open_snapshot"]
+__all__ = ["JournalSnapshot", "Pages", "SourceRows", "open_snapshot"]
 
 _PAGES_AT_ONCE: Final = 512
 _ROWS_AT_ONCE: Final = 256
 _ALL: Final = -1
-_OF_THE_TARGET: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_OF_THE_TARGET: Final = (apsw.FullError, apsw.CantOpenError, apsw.ReadOnlyError)
 """Errors of a copy that only its writing has."""
 
-Scalar = int | float | str | None
+_SOURCES: Final = (
+    f"SELECT {SOURCE}, count(*), ifnull(min({CREATED}), 0), ifnull(max({CREATED}), 0)"  # noqa: S608
+    " FROM memories GROUP BY source ORDER BY 2 DESC, 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """The memories of one source; times are Unix milliseconds."""
+
+    source: str | None
+    memories: int
+    oldest_ms: int
+    newest_ms: int
+
+
+class Pages(NamedTuple):
+    """What a journal's file consists of: pages, those that nothing uses, and bytes of one."""
+
+    total: int
+    free: int
+    size: int
 
 
 class JournalSnapshot:
@@ -43,7 +70,7 @@ class JournalSnapshot:
         position: the last sequence, the last tombstone and the horizon.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: apsw.Connection) -> None:
         self.path = path
         self._connection = connection
         self.shape = _read_shape(path, connection)
@@ -53,32 +80,75 @@ class JournalSnapshot:
         except TypeError as error:
             raise CorruptFile(f"{path} has no readable catalogue: {error}") from error
 
-    def rows(self, statement: str, *values: Scalar) -> list[tuple[Any, ...]]:
-        """The answer to a SELECT.
+    def memories(self, first: int = 1, last: int = LAST_SEQUENCE) -> int:
+        """How many memories live, of the sequences first to last."""
+        if (first, last) == (1, LAST_SEQUENCE):
+            return self._number("SELECT count(*) FROM memories")
+        return self._number(
+            "SELECT count(*) FROM memories WHERE sequence BETWEEN ? AND ?", first, last
+        )
+
+    def oldest(self) -> int | None:
+        """The lowest sequence of a memory; None where there is none."""
+        return cast("int | None", self._rows("SELECT min(sequence) FROM memories")[0][0])
+
+    def tombstones(self) -> list[int]:
+        """The sequences of forgotten memories that segments may still hold, in order.
+
+        Those below 0 are of the bundle.
+        """
+        return [row[0] for row in self._rows("SELECT sequence FROM tombstones ORDER BY sequence")]
+
+    def alive_and_forgotten(self) -> int:
+        """How many memories are there and have a tombstone, which cannot be."""
+        return self._number(
+            "SELECT count(*) FROM memories WHERE sequence IN (SELECT sequence FROM tombstones)"
+        )
+
+    def sources(self) -> list[SourceRows]:
+        """The memories of each source, the largest first."""
+        return [
+            SourceRows(None if source is None else text(source), *numbers)
+            for source, *numbers in self._rows(_SOURCES)
+        ]
+
+    def added_since(self, bounds_ms: Sequence[int]) -> list[int]:
+        """How many memories were added after each of some Unix times in milliseconds."""
+        # One pass over the table, however many bounds there are.
+        sums = ", ".join(["ifnull(sum(created_ms > ?), 0)"] * len(bounds_ms))
+        return list(self._rows(f"SELECT {sums} FROM memories", *bounds_ms)[0])  # noqa: S608
+
+    def pages(self) -> Pages:
+        """The size of the file in pages."""
+        return Pages(
+            self._number("PRAGMA page_count"),
+            self._number("PRAGMA freelist_count"),
+            self._number("PRAGMA page_size"),
+        )
+
+    def faults(self, limit: int) -> list[str]:
+        """What SQLite's integrity check finds in the file, up to so many lines; none: it is sound.
 
         Raises:
             CorruptFile, JournalUnavailable: the file cannot be read.
         """
+        lines = [str(row[0]) for row in self._rows(f"PRAGMA integrity_check({limit})")]
+        return [] if lines == ["ok"] else lines
+
+    def _rows(self, statement: str, *values: int) -> list[tuple[Any, ...]]:
         with translated(self.path):
             return self._connection.execute(statement, values).fetchall()
 
-    def number(self, statement: str, *values: Scalar) -> int:
-        """The one number that a SELECT or PRAGMA answers with."""
-        return int(self.rows(statement, *values)[0][0])
-
-    def memories(self) -> int:
-        """How many memories live."""
-        return self.number("SELECT count(*) FROM memories")
+    def _number(self, statement: str, *values: int) -> int:
+        return int(self._rows(statement, *values)[0][0])
 
     def raw(self) -> Iterator[Sequence[tuple[Any, ...]]]:
         """The rows of all memories as they lie there, unchecked, in chunks, oldest first.
 
-        The columns are those of `sqlite_rows.STORED`. Text that is not UTF-8 has marks in it.
+        The columns are those of `sqlite_rows.STORED`.
         """
         with translated(self.path), closing(self._connection.cursor()) as cursor:
-            cursor.execute(STORED, (0, _ALL))
-            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                yield rows
+            yield from chunks(cursor.execute(STORED, (0, _ALL)), _ROWS_AT_ONCE)
 
     def stored(self) -> Iterator[StoredMemory]:
         """All memories, oldest first.
@@ -95,21 +165,20 @@ class JournalSnapshot:
 
         `advance` is told of every step of some pages: how many bytes more were copied.
         """
-        size = self.number("PRAGMA page_size")
+        size = self.pages().size
         done = 0
-
-        def progress(_: int, left: int, total: int) -> None:
-            nonlocal done
-            advance((total - left - done) * size)
-            done = total - left
-
         try:
-            with closing(sqlite3.connect(target, isolation_level=None)) as connection:
+            with closing(apsw.Connection(str(target))) as connection:
                 # The transaction of this snapshot is open: writers neither wait nor start it over.
-                self._connection.backup(connection, pages=_PAGES_AT_ONCE, progress=progress)
+                with connection.backup("main", self._connection, "main") as backup:
+                    while not backup.done:
+                        backup.step(_PAGES_AT_ONCE)
+                        copied = backup.page_count - backup.remaining
+                        advance((copied - done) * size)
+                        done = copied
                 connection.execute("PRAGMA journal_mode = DELETE")
-        except sqlite3.Error as error:
-            with translated(target if error.sqlite_errorcode in _OF_THE_TARGET else self.path):
+        except apsw.Error as error:
+            with translated(target if isinstance(error, _OF_THE_TARGET) else self.path):
                 raise
 
 
@@ -122,16 +191,15 @@ def open_snapshot(path: Path) -> Iterator[JournalSnapshot]:
         JournalUnavailable: it cannot be opened or read.
     """
     with translated(path), closing(open_reader(path)) as connection:
-        connection.text_factory = lambda text: text.decode(errors="replace")
         connection.execute("BEGIN")
         yield JournalSnapshot(path, connection)
 
 
-def _read_shape(path: Path, connection: sqlite3.Connection) -> MemoryShape:
+def _read_shape(path: Path, connection: apsw.Connection) -> MemoryShape:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     if not {"meta", "memories", "tombstones", "horizon", "segments"} <= tables:
         raise CorruptFile(f"{path} is a database, but no journal")
-    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    meta = dict(connection.execute("SELECT key, value FROM meta"))
     if meta.get("format") != str(FORMAT):
         raise JournalUnavailable(f"{path} has a format that this version does not read")
     try:

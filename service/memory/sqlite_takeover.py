@@ -5,11 +5,12 @@ the notes say exactly what is there, and the next run goes on behind the last of
 """
 
 import hashlib
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import apsw
 
 from service.memory import sqlite_upkeep
 from service.memory.journal import Memories, MemoryRecord
@@ -85,8 +86,12 @@ class SqliteTakeover:
         self._shape = shape
         self._origin = origin
         self._database = Database(path, busy_ms=busy_ms)
-        with self._database.transaction() as connection:
-            connection.execute(_SCHEMA)
+        try:
+            with self._database.transaction() as connection:
+                connection.execute(_SCHEMA)
+        except BaseException:
+            self._database.close()
+            raise
 
     @property
     def last(self) -> int:
@@ -94,21 +99,21 @@ class SqliteTakeover:
         with self._database.reading() as connection:
             found = connection.execute(
                 "SELECT max(old) FROM carried WHERE origin = ?", (self._origin,)
-            ).fetchone()
-        return found[0] or 0
+            ).get
+        return found or 0
 
     @property
     def totals(self) -> Totals:
         """Of all runs so far."""
         with self._database.reading() as connection:
-            return Totals(*connection.execute(_TOTALS, (self._origin,)).fetchone())
+            return Totals(*connection.execute(_TOTALS, (self._origin,)).get)
 
     def others(self) -> bool:
         """Whether anything came from a state of another name."""
         with self._database.reading() as connection:
             row = connection.execute(
                 "SELECT 1 FROM carried WHERE origin != ? LIMIT 1", (self._origin,)
-            ).fetchone()
+            ).get
         return row is not None
 
     def notes(self, first: int, last: int) -> list[Note]:
@@ -118,8 +123,8 @@ class SqliteTakeover:
                 "SELECT old, stamp, sequence, unfit FROM carried"
                 " WHERE origin = ? AND old BETWEEN ? AND ? ORDER BY old",
                 (self._origin, first, last),
-            ).fetchall()
-        return [Note(old, stamp, sequence, bool(unfit)) for old, stamp, sequence, unfit in rows]
+            )
+            return [Note(old, stamp, sequence, bool(unfit)) for old, stamp, sequence, unfit in rows]
 
     def carry(self, arrivals: Iterable[Arrivals], unfit: Iterable[MemoryRecord]) -> int:
         """Adds memories and notes in one transaction; returns how many came in.
@@ -137,7 +142,8 @@ class SqliteTakeover:
                 for row, old in zip(rows, part.old, strict=True):
                     sequence = None
                     if self._make_room(connection, old.id):
-                        sequence = connection.execute(insertion(1), row).lastrowid
+                        connection.execute(insertion(1), row)
+                        sequence = connection.last_insert_rowid()
                         carried += 1
                     self._note(connection, old, sequence, unfit=False)
             for old in unfit:
@@ -152,9 +158,9 @@ class SqliteTakeover:
         forgotten = 0
         with self._database.transaction() as connection:
             for old in gone:
-                (sequence,) = connection.execute(
+                sequence = connection.execute(
                     "SELECT sequence FROM carried WHERE origin = ? AND old = ?", (self._origin, old)
-                ).fetchone()
+                ).get
                 forgotten += 0 if sequence is None else sqlite_upkeep.bury(connection, [sequence])
                 connection.execute(_DROP, (self._origin, old))
         return forgotten
@@ -168,9 +174,9 @@ class SqliteTakeover:
         """Ends all use."""
         self._database.close()
 
-    def _make_room(self, connection: sqlite3.Connection, id: str) -> bool:
+    def _make_room(self, connection: apsw.Connection, id: str) -> bool:
         """Whether a memory of this id may come in; its former version from there goes."""
-        same = connection.execute(_SAME_ID, (self._origin, id)).fetchone()
+        same = connection.execute(_SAME_ID, (self._origin, id)).get
         if same is None:
             return True
         sequence, old = same
@@ -182,7 +188,7 @@ class SqliteTakeover:
 
     def _note(
         self,
-        connection: sqlite3.Connection,
+        connection: apsw.Connection,
         old: MemoryRecord,
         sequence: int | None,
         *,

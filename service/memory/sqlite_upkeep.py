@@ -1,11 +1,12 @@
 """Eviction and erasure in the embedded journal, in steps so short that no append waits long."""
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
+
+import apsw
 
 from service.errors import CorruptFile, JournalUnavailable
 from service.memory import fitted
@@ -32,7 +33,7 @@ _ROW_BYTES: Final = (
 )
 
 
-def bury(connection: sqlite3.Connection, sequences: Sequence[int]) -> int:
+def bury(connection: apsw.Connection, sequences: Sequence[int]) -> int:
     """Forgets memories inside a transaction and leaves their tombstones; how many there were."""
     if not sequences:
         return 0
@@ -43,19 +44,20 @@ def bury(connection: sqlite3.Connection, sequences: Sequence[int]) -> int:
     ).fetchall()
     connection.execute(
         "INSERT INTO tombstones (sequence) SELECT value FROM json_each(?)",
-        (_listed([sequence for (sequence,) in gone]),),
+        (_listed([cast("int", sequence) for (sequence,) in gone]),),
     )
     return len(gone)
 
 
-def bury_fitted(connection: sqlite3.Connection, id: str, fitted_rows: int) -> int:
+def bury_fitted(connection: apsw.Connection, id: str, fitted_rows: int) -> int:
     """Forgets the memory of the bundle that an id names; 0 where there is none, or no longer."""
     row = fitted.row_of_id(id, fitted_rows)
     if row is None:
         return 0
-    return connection.execute(
+    connection.execute(
         "INSERT OR IGNORE INTO tombstones (sequence) VALUES (?)", (fitted.sequence_of(row),)
-    ).rowcount
+    )
+    return connection.changes()
 
 
 def _listed(sequences: Sequence[int]) -> str:
@@ -106,32 +108,32 @@ def erase(database: Database, position: Position) -> None:
     while left:
         with database.transaction() as connection:
             connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
-            (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+            left = connection.execute("PRAGMA freelist_count").get
     with database.writing() as connection:
         # Old pages stay readable in the log until it is cut.
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
     if busy:
         raise JournalUnavailable(f"{database.path}: another process reads it; compact again later")
 
 
-def read_living(connection: sqlite3.Connection, path: Path) -> Living:
+def read_living(connection: apsw.Connection, path: Path) -> Living:
     """Counts the memories from the index of their ids, without reading a row.
 
     Raises:
         CorruptFile: the tombstones and their index disagree.
     """
-    (found,) = connection.execute("PRAGMA integrity_check(tombstones)").fetchone()
+    (found,) = next(connection.execute("PRAGMA integrity_check(tombstones)"))
     if found != "ok":
         raise CorruptFile(f"{path}: {found}")
     return Living(
-        *connection.execute("SELECT count(*), ifnull(sum(sequence), 0) FROM memories").fetchone()
+        *connection.execute("SELECT count(*), ifnull(sum(sequence), 0) FROM memories").get
     )
 
 
 def row_bytes(database: Database) -> int:
     """What a memory takes, as the newest ones show; 0 without any."""
     with database.reading() as connection:
-        (mean,) = connection.execute(_ROW_BYTES).fetchone()
+        mean = connection.execute(_ROW_BYTES).get
     return int(mean or 0)
 
 
@@ -145,24 +147,23 @@ def count_memories(path: Path) -> int:
     if not path.exists():
         return 0
     with translated(path), closing(open_reader(path)) as connection:
-        (count,) = connection.execute("SELECT count(*) FROM memories").fetchone()
-    return int(count)
+        return int(connection.execute("SELECT count(*) FROM memories").get)
 
 
-def _surplus(connection: sqlite3.Connection, keep_rows: int | None) -> int:
+def _surplus(connection: apsw.Connection, keep_rows: int | None) -> int:
     """The last sequence of those that are too many, 0 for none."""
     if keep_rows is None:
         return 0
-    (count,) = connection.execute("SELECT count(*) FROM memories").fetchone()
+    count = connection.execute("SELECT count(*) FROM memories").get
     if count <= keep_rows:
         return 0
     found = connection.execute(
         "SELECT sequence FROM memories ORDER BY sequence LIMIT 1 OFFSET ?", (count - keep_rows - 1,)
-    ).fetchone()
-    return int(found[0])
+    ).get
+    return int(found)
 
 
-def _expired(connection: sqlite3.Connection, before_ms: int | None) -> int:
+def _expired(connection: apsw.Connection, before_ms: int | None) -> int:
     """The last sequence of those that are too old, 0 for none."""
     if before_ms is None:
         return 0
@@ -170,10 +171,10 @@ def _expired(connection: sqlite3.Connection, before_ms: int | None) -> int:
     young = connection.execute(
         "SELECT sequence FROM memories WHERE created_ms BETWEEN ? AND ? ORDER BY sequence LIMIT 1",
         (before_ms, time.time_ns() // 1_000_000),
-    ).fetchone()
+    ).get
     old = connection.execute(
         "SELECT sequence FROM memories WHERE sequence < ? AND created_ms < ?"
         " ORDER BY sequence DESC LIMIT 1",
-        (_ALL if young is None else young[0], before_ms),
-    ).fetchone()
-    return 0 if old is None else int(old[0])
+        (_ALL if young is None else young, before_ms),
+    ).get
+    return 0 if old is None else int(old)

@@ -3,12 +3,11 @@
 import json
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +27,7 @@ from service.memory.takeover import Takeover
 from tests.bundle.states import opened, scores, stored, teach
 from tests.bundle.test_fit import Listener
 from tests.conftest import FittedModel, TwoVersions
+from tests.memory.examples import execute
 
 _PATIENCE_S = 60
 _TAUGHT = 300
@@ -288,9 +288,8 @@ def test_what_cannot_be(states: States, digits_twice: TwoVersions, tmp_path: Pat
 
 
 def test_a_damaged_memory_is_named(states: States) -> None:
-    with closing(sqlite3.connect(states.folder / "digits/1/journal.sqlite3")) as connection:
-        connection.execute("UPDATE memories SET input = x'01' WHERE id = 'id-70'")
-        connection.commit()
+    journal = states.folder / "digits/1/journal.sqlite3"
+    execute(journal, "UPDATE memories SET input = x'01' WHERE id = 'id-70'")
     with pytest.raises(CorruptFile, match="id-70"):
         states.rebase()
     states.forget(states.two.old, "id-70")

@@ -1,8 +1,6 @@
 """`inspect`, `verify`, `repair`, `compact`, `backup`, `restore`, `export`, `import`: as typed."""
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from service.cli import main
 from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.maintenance.examples import flip, teach
+from tests.memory.examples import execute
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +105,7 @@ def test_a_fault_that_is_left_is_status_1(
     digits: FittedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taught = teach(digits, tmp_path / "states")
-    with closing(sqlite3.connect(taught.folders.journal, isolation_level=None)) as connection:
-        connection.execute("UPDATE memories SET weight = 9 WHERE id = 'digit-140'")
+    execute(taught.folders.journal, "UPDATE memories SET weight = 9 WHERE id = 'digit-140'")
     assert main(["repair", *taught.options()]) == 1
     assert capsys.readouterr().out.startswith("left: memory ")
     assert main(["repair", *taught.options(), "--forget-damaged"]) == 0

@@ -2,14 +2,15 @@
 was refused is taken again without a restart when it can be written again."""
 
 import os
+import re
 import resource
-import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import httpx
 import pytest
 
@@ -17,6 +18,7 @@ from service.memory.memory import ResidualMemory
 from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
+from tests.faults.process_tree import descendants
 from tests.memory.examples import PIXELS, RULE, SHAPE, SMALL, memories
 from tests.memory.test_sealing import wait_until
 
@@ -139,11 +141,9 @@ def test_a_journal_that_another_process_has_locked(digits: FittedModel, tmp_path
     with Server(digits.store, tmp_path) as server:
         assert teach(server, digits, 0).status_code == 201
         (journal,) = tmp_path.rglob("journal.sqlite3")
-        with sqlite3.connect(journal, isolation_level=None) as other:
+        with closing(apsw.Connection(str(journal))) as other:
             other.execute("BEGIN IMMEDIATE")
             check_refusing(server, digits)
-            other.execute("ROLLBACK")
-        other.close()
         check_recovered(server, digits)
     check_after_restart(digits, tmp_path)
 
@@ -217,3 +217,18 @@ def test_no_space_for_a_sealed_segment(tmp_path: Path, caplog: pytest.LogCapture
         assert len(traced) == 1
         assert all("\n" not in record.getMessage() for record in caplog.records)
         memory.close()
+
+
+def test_no_process_that_serves_has_another_sqlite(digits: FittedModel, tmp_path: Path) -> None:
+    """Not one of the interpreter's or of the system: each would end the locks of the other."""
+    with Server(digits.store, tmp_path, workers=2) as server:
+        for row in range(2):
+            assert teach(server, digits, row).status_code == 201
+            nearest(server, digits, row)
+        processes = [server.process.pid, *descendants(server.process.pid)]
+        assert len(processes) >= 3
+        for process in processes:
+            mapped = Path(f"/proc/{process}/maps").read_text()
+            assert not re.search(r"/(lib|_)sqlite3[^/]*\.so", mapped)
+        memory = server.client.get("/model").json()["memory"]
+        assert memory["journal"] == f"SQLite {apsw.sqlite_lib_version()}"

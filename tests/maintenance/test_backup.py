@@ -1,10 +1,8 @@
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -22,6 +20,7 @@ from service.memory.options import MemoryOptions
 from service.memory.sqlite_snapshot import open_snapshot
 from service.memory.state_folders import StateFolders
 from tests.maintenance.examples import Taught, digit_memories, flip, listing
+from tests.memory.examples import execute
 
 
 def saved(taught: Taught, target: Path, *, link: bool = False) -> BackedUp:
@@ -90,11 +89,9 @@ def test_a_damaged_segment_is_left_out_and_said(taught: Taught, tmp_path: Path) 
 
 
 def test_of_a_damaged_journal_no_backup_is_made(taught: Taught, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(taught.folders.journal)) as connection:
-        size = connection.execute("PRAGMA page_size").fetchone()[0]
-        (page,) = connection.execute(
-            "SELECT rootpage FROM sqlite_master WHERE name = 'memories'"
-        ).fetchone()
+    journal = taught.folders.journal
+    ((size,),) = execute(journal, "PRAGMA page_size")
+    ((page,),) = execute(journal, "SELECT rootpage FROM sqlite_master WHERE name = 'memories'")
     content = bytearray(taught.folders.journal.read_bytes())
     content[(page - 1) * size : page * size] = bytes(size)
     taught.folders.journal.write_bytes(content)
@@ -198,7 +195,7 @@ def test_a_backup_during_appends_is_a_prefix(taught: Taught, tmp_path: Path) -> 
         states = StateFolders(tmp_path / f"restored-{number}" / "digits" / "1")
         restore(tmp_path / f"saved-{number}", taught.bundle, states, force=False, progress=Silent())
         with open_snapshot(states.journal) as snapshot:
-            ids = [row[0] for row in snapshot.rows("SELECT id FROM memories ORDER BY sequence")]
+            ids = [memory.record.id for memory in snapshot.stored()]
         added = [id for id in ids if int(id.removeprefix("digit-")) >= 200]
         # Requests have seven rows each and are there whole, in the order of their replies.
         assert len(added) % 7 == 0

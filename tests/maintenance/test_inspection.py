@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from service.errors import CorruptFile
-from service.maintenance.inspection import SourceInspection, inspect
+from service.maintenance.inspection import inspect
 from service.maintenance.inspection_table import render
+from service.memory.sqlite_snapshot import SourceRows
 from service.memory.state_folders import StateFolders
 from tests.maintenance.examples import Taught, digit_memories, listing
 
@@ -19,8 +20,8 @@ def test_it_counts_by_tier_source_and_age(taught: Taught) -> None:
     assert (state.memories, state.sealed, state.growing) == (148, 108, 40)
     assert (state.tombstones, state.horizon, state.revision) == (2, 0, 153)
     assert state.sources == [
-        SourceInspection("desk", 98, 1_700_000_000_000, 1_700_000_000_099),
-        SourceInspection(None, 50, 1_700_000_000_100, 1_700_000_000_149),
+        SourceRows("desk", 98, 1_700_000_000_000, 1_700_000_000_099),
+        SourceRows(None, 50, 1_700_000_000_100, 1_700_000_000_149),
     ]
     assert [(s.number, s.first, s.last, s.rows, s.forgotten) for s in state.segments] == [
         (1, 1, 60, 60, 1),

@@ -1,7 +1,5 @@
 import fcntl
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from service.memory.memory import ResidualMemory
 from service.memory.options import MemoryOptions
 from service.memory.soft_knn import SoftKnn
 from tests.maintenance.examples import Taught, digit_memories, flip
+from tests.memory.examples import execute
 
 QUIET = MemoryOptions(maintain=False)
 RULE = SoftKnn(k=5, sigma=1.0)
@@ -40,8 +39,7 @@ def faults(taught: Taught) -> list[str]:
 
 
 def change(taught: Taught, statement: str) -> None:
-    with closing(sqlite3.connect(taught.folders.journal, isolation_level=None)) as connection:
-        connection.execute(statement)
+    execute(taught.folders.journal, statement)
 
 
 def test_a_sound_state_is_left_alone(taught: Taught) -> None:

@@ -1,8 +1,11 @@
 """Handwritten digits as memories: the pixels are the embedding, the base is a uniform guess."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import apsw
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -40,6 +43,12 @@ def memories(
         weights=np.full(len(index), weight),
         source=source,
     )
+
+
+def execute(path: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Runs SQL on a journal behind the back of whoever has it open; the rows of its answer."""
+    with closing(apsw.Connection(str(path))) as connection:
+        return connection.execute(statement).fetchall()
 
 
 def fitted_folder(parent: Path, rows: int = 500) -> Path:

@@ -1,4 +1,3 @@
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -17,6 +16,7 @@ from tests.memory.examples import (
     RULE,
     SHAPE,
     SMALL,
+    execute,
     fitted_folder,
     memories,
 )
@@ -183,8 +183,6 @@ def test_a_journal_that_its_segments_contradict_is_refused(tmp_path: Path, damag
     wait_until(lambda: memory.statistics().sealed_rows > 0)
     assert memory.forget("50")
     memory.close()
-    with sqlite3.connect(StateFolders(tmp_path).journal) as connection:
-        connection.execute(damage)
-    connection.close()
+    execute(StateFolders(tmp_path).journal, damage)
     with pytest.raises(CorruptFile, match=r"journal\.sqlite3 and the segments beside it disagree"):
         ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE)

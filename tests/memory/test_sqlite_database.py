@@ -1,6 +1,6 @@
-import sqlite3
 from pathlib import Path
 
+import apsw
 import pytest
 
 from service.errors import JournalUnavailable
@@ -19,10 +19,10 @@ class Disk:
         # Tried again with every look, not once a second.
         monkeypatch.setattr(sqlite_database, "_RETRY_S", 0)
 
-    def connect(self, path: Path, busy_ms: int, **options: int) -> sqlite3.Connection:
+    def connect(self, path: Path, busy_ms: int) -> apsw.Connection:
         if self.full:
-            raise sqlite3.OperationalError("database or disk is full")
-        return self._connect(path, busy_ms, **options)
+            raise apsw.FullError("database or disk is full")
+        return self._connect(path, busy_ms)
 
 
 @pytest.fixture

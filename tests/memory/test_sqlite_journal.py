@@ -1,10 +1,10 @@
 import os
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import numpy as np
 import pytest
 
@@ -12,7 +12,7 @@ from service.errors import CorruptFile, JournalUnavailable
 from service.memory.journal import Position, SegmentEntry
 from service.memory.segment_rows import MemoryShape, SegmentRows
 from service.memory.sqlite_journal import SqliteJournal
-from tests.memory.examples import LABELS, PIXELS, RESIDUALS, SHAPE, memories
+from tests.memory.examples import LABELS, PIXELS, RESIDUALS, SHAPE, execute, memories
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def test_a_segment_that_cannot_be_placed_is_not_in_the_catalogue(journal: Sqlite
 
 
 def test_a_locked_journal_is_unavailable_and_recovers(journal: SqliteJournal, path: Path) -> None:
-    other = sqlite3.connect(path, isolation_level=None)
+    other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(JournalUnavailable, match="locked"):
         journal.append([memories([0])])
@@ -345,12 +345,14 @@ def test_a_locked_journal_is_unavailable_and_recovers(journal: SqliteJournal, pa
 
 def test_a_full_disk_writes_nothing_and_recovers(path: Path) -> None:
     journal = SqliteJournal(path, SHAPE)
-    pages = journal._database._connections["write"].execute("PRAGMA page_count").fetchone()[0]
-    journal._database._connections["write"].execute(f"PRAGMA max_page_count = {pages + 5}")
+    with journal._database.writing() as connection:
+        pages = connection.execute("PRAGMA page_count").get
+        connection.execute(f"PRAGMA max_page_count = {pages + 5}")
     with pytest.raises(JournalUnavailable, match="full"):
         journal.append([memories([0], ids=["kept-out"]), memories(range(200))])
     assert journal.find("kept-out") is None
-    journal._database._connections["write"].execute("PRAGMA max_page_count = 100000")
+    with journal._database.writing() as connection:
+        connection.execute("PRAGMA max_page_count = 100000")
     assert journal.append([memories(range(200))])[0].created == 200
     journal.close()
 
@@ -368,9 +370,7 @@ def test_a_file_that_is_no_database_is_corrupt(path: Path, content: bytes) -> No
 
 
 def test_another_database_is_not_taken_over(path: Path) -> None:
-    other = sqlite3.connect(path)
-    other.execute("CREATE TABLE theirs (x)")
-    other.close()
+    execute(path, "CREATE TABLE theirs (x)")
     with pytest.raises(CorruptFile, match="no journal"):
         SqliteJournal(path, SHAPE)
 

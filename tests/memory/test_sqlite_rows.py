@@ -1,15 +1,17 @@
 """Every column of a memory stands under a checksum, and none is read past it."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from service.errors import CorruptFile
 from service.memory.memory import ResidualMemory
 from service.memory.sqlite_journal import SqliteJournal
+from service.memory.sqlite_rows import is_intact
+from service.memory.sqlite_snapshot import open_snapshot
 from tests.memory.examples import SHAPE, memories
 
 
@@ -28,6 +30,11 @@ CHANGES = [
     "embedding = zeroblob(256)",
     "embedding = 'text'",
     "embedding = NULL",
+    "embedding = CAST(zeroblob(255) || x'ff' AS TEXT)",
+    "id = CAST(id AS BLOB)",
+    "id = CAST(x'ff' AS TEXT)",
+    "source = CAST(x'ff' AS TEXT)",
+    "source = CAST('s' AS BLOB)",
     "residual = zeroblob(40)",
     "weight = 1.5",
     "source = NULL",
@@ -40,13 +47,13 @@ CHANGES = [
 
 
 def damage(journal: Path, change: str) -> None:
-    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+    with closing(apsw.Connection(str(journal))) as connection:
         # A damaged file heeds no constraint.
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(
             "UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '') WHERE name = 'memories'"
         )
-    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+    with closing(apsw.Connection(str(journal))) as connection:
         connection.execute(f"UPDATE memories SET {change} WHERE sequence = 4")
 
 
@@ -87,3 +94,24 @@ def test_damaged_memories_can_be_dropped(journal: SqliteJournal, tmp_path: Path)
     assert journal.tombstones(1, 100) == [4]
     assert len(journal.stored(0, 30)) == 20
     assert journal.append([memories([3], ids=["é3"])])[0].created == 1
+
+
+@pytest.mark.parametrize("value", ["CAST(x'fffe' AS TEXT)", "'other'", "7"])
+def test_a_damaged_column_hides_no_other_memory(
+    journal: SqliteJournal, tmp_path: Path, value: str
+) -> None:
+    for column in ("id", "source", "target", "input", "weight", "created_ms"):
+        damage(tmp_path / "journal.sqlite3", f"{column} = {value}")
+    with open_snapshot(tmp_path / "journal.sqlite3") as snapshot:
+        found = [row[9] for rows in snapshot.raw() for row in rows if not is_intact(row)]
+        assert found == [4]
+        assert sum(source.memories for source in snapshot.sources()) == 21
+    assert [record.id for record in journal.page(None, 4, 30)][:1] == ["é4"]
+
+
+def test_a_damaged_memory_can_be_replaced(journal: SqliteJournal, tmp_path: Path) -> None:
+    for column in ("source", "target", "input", "weight"):
+        damage(tmp_path / "journal.sqlite3", f"{column} = CAST(x'fffe' AS TEXT)")
+    (written,) = journal.append([memories([3], ids=["é3"], source="s")])
+    assert (written.created, written.replaced) == (0, 1)
+    assert len(journal.stored(0, 30)) == 21

@@ -1,6 +1,4 @@
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ from service.memory.codec import ResidualCodec
 from service.memory.segment_rows import MemoryShape
 from service.memory.sqlite_journal import SqliteJournal
 from service.memory.sqlite_snapshot import open_snapshot
-from tests.memory.examples import PIXELS, RESIDUALS, SHAPE, memories
+from tests.memory.examples import PIXELS, RESIDUALS, SHAPE, execute, memories
 
 
 @pytest.fixture
@@ -72,7 +70,7 @@ def test_a_copy_is_one_moment_in_one_file(
     ]
     with open_snapshot(tmp_path / "copy.sqlite3") as copy:
         assert copy.memories() == 600
-        assert copy.rows("PRAGMA integrity_check") == [("ok",)]
+        assert copy.faults(5) == []
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("copy")] == ["copy.sqlite3"]
     again = SqliteJournal(tmp_path / "copy.sqlite3", SHAPE)
     assert again.append([memories([1])])[0].created == 1
@@ -81,8 +79,7 @@ def test_a_copy_is_one_moment_in_one_file(
 
 @pytest.mark.usefixtures("journal")
 def test_a_damaged_row_is_named(path: Path) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE memories SET source = 't' WHERE id = '7'")
+    execute(path, "UPDATE memories SET source = 't' WHERE id = '7'")
     with open_snapshot(path) as snapshot:
         assert len([row for rows in snapshot.raw() for row in rows]) == 600
         with pytest.raises(CorruptFile, match=r"journal\.sqlite3: memory 8 \(id '7'\)"):
@@ -98,8 +95,7 @@ def test_what_is_no_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("some text " * 100)
     with pytest.raises(CorruptFile, match="text"), open_snapshot(tmp_path / "text"):
         pass
-    with closing(sqlite3.connect(tmp_path / "empty")) as connection:
-        connection.execute("CREATE TABLE other (x)")
+    execute(tmp_path / "empty", "CREATE TABLE other (x)")
     with pytest.raises(CorruptFile, match="no journal"), open_snapshot(tmp_path / "empty"):
         pass
 
@@ -115,8 +111,7 @@ def test_what_is_no_journal_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_what_it_says_of_itself_is_checked(path: Path, statement: str, said: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(statement)
+    execute(path, statement)
     with (
         pytest.raises((CorruptFile, JournalUnavailable), match=said),
         open_snapshot(path),

@@ -1,16 +1,14 @@
 """Logs that SQLite itself wrote, of journals whose process was killed: copied before the close."""
 
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from service.memory.sqlite_journal import SqliteJournal
 from service.memory.write_ahead_log import damage_in
-from tests.memory.examples import SHAPE, memories
+from tests.memory.examples import SHAPE, execute, memories
 
 FRAME = 24 + 4096
 
@@ -39,12 +37,12 @@ def survivors(log: Path) -> int:
     """How many memories SQLite finds, in a copy."""
     for suffix in ("", "-wal"):
         shutil.copy(log.with_name(f"j.sqlite3{suffix}"), log.with_name(f"copy.sqlite3{suffix}"))
-    with closing(sqlite3.connect(log.with_name("copy.sqlite3"))) as connection:
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not tables:
-            return 0
-        count: int = connection.execute("SELECT count(*) FROM memories").fetchone()[0]
-        return count
+    copy = log.with_name("copy.sqlite3")
+    ((tables,),) = execute(copy, "SELECT count(*) FROM sqlite_master")
+    if not tables:
+        return 0
+    ((count,),) = execute(copy, "SELECT count(*) FROM memories")
+    return int(count)
 
 
 def commits(log: Path) -> list[int]:
@@ -119,8 +117,7 @@ def test_what_is_left_of_an_earlier_round_is_no_damage(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "j.sqlite3", SHAPE)
     for row in range(20):
         journal.append([memories([row])])
-    with closing(sqlite3.connect(tmp_path / "j.sqlite3")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    execute(tmp_path / "j.sqlite3", "PRAGMA wal_checkpoint(RESTART)")
     journal.append([memories([30])])
     journal.append([memories([31])])
     log = tmp_path / "j.sqlite3-wal"
