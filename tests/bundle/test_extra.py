@@ -28,4 +28,4 @@ def test_fitting_without_onnx_names_the_extra() -> None:
         "else:\n"
         "    raise AssertionError\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

@@ -207,4 +207,4 @@ def test_serving_reads_bundles_without_the_extra_fit(digits: FittedModel) -> Non
         "from service.bundle.store import ModelStore\n"
         f"ModelStore(Path({str(digits.store)!r})).resolve(None).verify()\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Queue
@@ -50,9 +51,13 @@ class Server:
         self._reader.start()
 
     def __enter__(self) -> Self:
-        url = self.wait_for("starting")["url"]
-        self.client = httpx.Client(base_url=url, timeout=_PATIENCE_S)
-        self.wait_for("ready" if self.workers == 1 else "all workers ready")
+        self.client = httpx.Client(timeout=_PATIENCE_S)
+        try:
+            self.client.base_url = self.wait_for("starting")["url"]
+            self.wait_for("ready" if self.workers == 1 else "all workers ready")
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -61,10 +66,13 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self.client.close()
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
+        self.process.wait(_PATIENCE_S)
         self._reader.join(_PATIENCE_S)
         assert not self._reader.is_alive(), "a worker has outlived its supervisor"
         assert self.process.stderr is not None
@@ -72,8 +80,9 @@ class Server:
 
     def wait_for(self, message: str) -> dict[str, Any]:
         """The next line of the log with this message."""
+        deadline = time.monotonic() + _PATIENCE_S
         while self.next_line()["message"] != message:
-            pass
+            assert time.monotonic() < deadline, f"no line {message!r} came: {self.log}"
         return self.log[-1]
 
     def next_line(self) -> dict[str, Any]:
@@ -92,7 +101,7 @@ class Server:
     def kill(self) -> None:
         """As a power cut would."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(_PATIENCE_S)
 
     def terminate(self) -> None:
         """Asks it to end."""

@@ -18,6 +18,7 @@ from tests.faults.served_memory import ServedMemory
 CLIENTS: Final = 5
 _BETWEEN_COMPACTIONS_S: Final = 0.3
 _BETWEEN_QUESTIONS_S: Final = 0.005
+_PATIENCE_S: Final = 60
 
 
 class ServerLoad:
@@ -95,7 +96,10 @@ class ServerLoad:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            _, trouble = process.communicate()
+            try:
+                _, trouble = process.communicate(timeout=_PATIENCE_S)
+            finally:
+                process.kill()
             assert "Traceback" not in trouble, trouble
             if process.returncode == 0:
                 self.compacted.set()

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from tests.faults.digits import FITTED_ROWS
 from tests.faults.history import FITTED, History, Line, States
 from tests.faults.place import Place
 from tests.faults.server_load import CLIENTS
+from tests.faults.test_kill_servers import segments
+from tests.server.test_supervisor import until
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ def test_each_sees_one_moment(
     lines = place.history.lines
     with place.server() as server:
         with place.load(server, seed=1):
-            while server.client.get("/model").json()["memory"]["segments"] < 3:
-                time.sleep(0.05)
+            until(lambda: segments(server) >= 3, "third segment")
             backup = read("backup", place, tmp_path / "backup", lines)
             assert main(["verify", *place.options()]) == 0
             assert main(["inspect", *place.options()]) == 0

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -48,7 +48,7 @@ class Writer:
 
     def hear(self, process: subprocess.Popen[str]) -> None:
         """Takes what a process said before it was killed."""
-        for line in process.communicate()[0].splitlines(keepends=True):
+        for line in process.communicate(timeout=60)[0].splitlines(keepends=True):
             if line.endswith("\n"):
                 end, began = line.split()
                 self.commits.append((self.next, float(began)))
@@ -70,8 +70,8 @@ class Writer:
 def opened(state: Path, bound: Retention, *, maintain: bool) -> Iterator[ResidualMemory]:
     options = MemoryOptions(growing_bytes=1, retention=bound, maintain=maintain)
     memory = ResidualMemory.open(state, fitted=None, shape=SHAPE, options=options)
-    yield memory
-    memory.close()
+    with closing(memory):
+        yield memory
 
 
 def live_and_die(writers: list[Writer], state: Path, bound: Retention) -> float:

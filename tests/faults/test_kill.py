@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 KILLS = int(os.environ.get("RESMEM_KILLS", "10"))
 SEED = int(os.environ.get("RESMEM_SEED", "1"))
+PATIENCE_S = 60
 LONGEST_LIFE_S = 1.2
 DIES_YOUNG = 0.12
 
@@ -68,9 +69,9 @@ class Workers:
         """All at once: the workers and what they build segments with."""
         os.killpg(self.processes[0].pid, signal.SIGKILL)
         for reader in self._readers:
-            reader.join()
+            reader.join(PATIENCE_S)
         for process in self.processes:
-            assert process.wait() == -signal.SIGKILL, "a worker died by itself"
+            assert process.wait(PATIENCE_S) == -signal.SIGKILL, "a worker died by itself"
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.close()
@@ -82,7 +83,9 @@ class Workers:
 
     def wait_for(self, kind: Kind) -> None:
         """Until a worker has said this, or both that they are ready."""
+        deadline = time.monotonic() + PATIENCE_S
         while sum(line.kind == kind for line in self.lines) < (2 if kind == "ready" else 1):
+            assert time.monotonic() < deadline, f"no worker has said that it is {kind}"
             assert all(process.poll() is None for process in self.processes), "a worker ended"
             time.sleep(0.01)
 
@@ -122,8 +125,8 @@ def live_to_see(folder: Path, seed: int) -> list[Line]:
 def opened(state: Path, fitted: Path) -> Iterator[ResidualMemory]:
     options = MemoryOptions(growing_bytes=1, maintain=False)
     memory = ResidualMemory.open(state, fitted=fitted, shape=SHAPE, options=options)
-    yield memory
-    memory.close()
+    with closing(memory):
+        yield memory
 
 
 def states_in(memory: ResidualMemory) -> States:

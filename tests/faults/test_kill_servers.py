@@ -28,6 +28,7 @@ from tests.faults.digits import FITTED_ROWS
 from tests.faults.place import Place
 from tests.faults.process_tree import descendants, running
 from tests.faults.server_load import ServerLoad
+from tests.server.test_supervisor import until
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +66,13 @@ def strike(victim: Victim, server: Server, load: ServerLoad, chance: random.Rand
             before = running(server.process.pid, WORKER)
             assert kill(chance.choice(before))
             if chance.random() < 0.3:  # the one in its place as well, while it starts
-                while not (
-                    new := [one for one in running(server.process.pid, WORKER) if one not in before]
-                ):
-                    time.sleep(0.01)
+                supervisor = server.process.pid
+                until(lambda: bool({*running(supervisor, WORKER)} - {*before}), "new worker")
+                new = {*running(supervisor, WORKER)} - {*before}
                 time.sleep(chance.uniform(0, LONGEST_LIFE_S))
                 kill(*new)
         case "builder":
-            while not kill(*running(server.process.pid, BUILDER)):
-                time.sleep(0.01)
+            until(lambda: kill(*running(server.process.pid, BUILDER)), "builder")
         case "everyone":
             everyone = [server.process.pid, *descendants(server.process.pid)]
             chance.shuffle(everyone)
@@ -81,8 +80,10 @@ def strike(victim: Victim, server: Server, load: ServerLoad, chance: random.Rand
         case "supervisor":
             server.kill()  # its workers end by themselves
         case "compaction":
-            while not ((process := load.compaction) and kill(process.pid)):
-                time.sleep(0.01)
+            until(
+                lambda: (process := load.compaction) is not None and kill(process.pid),
+                "compaction",
+            )
         case "told twice":
             server.terminate()
             time.sleep(chance.uniform(0, LONGEST_LIFE_S / 4))
@@ -98,8 +99,7 @@ def live(
     with place.load(server, seed) as load:
         if first:
             assert load.compacted.wait(PATIENCE_S), "nothing was compacted"
-            while segments(server) < 2:  # the bundle's and one sealed since
-                time.sleep(0.05)
+            until(lambda: segments(server) >= 2, "segment beside the bundle's")
         time.sleep(chance.uniform(0, LONGEST_LIFE_S))
         strike(victim, server, load, chance)
         if victim not in ENDS_ALL:

@@ -25,7 +25,7 @@ def server(digits: FittedModel, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def teach(server: Server, digits: FittedModel, name: str, *, own: bool) -> list[dict[str, Any]]:
     """Every client teaches all ids, some at a time, in an order of its own; gives all answers."""
-    together = Barrier(CLIENTS)
+    together = Barrier(CLIENTS, timeout=60)
 
     def client(number: int) -> list[dict[str, Any]]:
         rows = list(range(IDS))

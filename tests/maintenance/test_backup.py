@@ -109,7 +109,7 @@ def test_a_backup_that_is_killed_leaves_no_backup(taught: Taught, tmp_path: Path
         "from service.cli import main\n"
         f"main(['backup', '--to', {str(target)!r}, *{taught.options()!r}])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False)
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not target.exists()
     left = tmp_path / ".saved.partial"
@@ -181,13 +181,15 @@ def test_a_backup_during_appends_is_a_prefix(taught: Taught, tmp_path: Path) -> 
 
     writer = Thread(target=write)
     writer.start()
-    assert begun.wait(30)
     done = []
-    for number in range(3):
-        least = len(set(acknowledged))
-        done.append((least, saved(taught, tmp_path / f"saved-{number}", link=number == 1)))
-    stop.set()
-    writer.join()
+    try:
+        assert begun.wait(30)
+        for number in range(3):
+            least = len(set(acknowledged))
+            done.append((least, saved(taught, tmp_path / f"saved-{number}", link=number == 1)))
+    finally:
+        stop.set()
+        writer.join(60)
     memory.close()
     for number, (least, backed_up) in enumerate(done):
         assert backed_up.manifest.memories >= 148 + least

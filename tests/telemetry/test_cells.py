@@ -33,7 +33,7 @@ def test_another_process_counts_and_dies() -> None:
     cells.values[first] = 5.0
     for times in (1, 2):  # the second one counts on
         command = [sys.executable, "-c", COUNT, str(board.descriptor)]
-        subprocess.run(command, pass_fds=[board.descriptor], check=False)
+        subprocess.run(command, pass_fds=[board.descriptor], timeout=60, check=False)
         assert cells.totals()[first:].tolist() == [5, times]
     assert all(cells.by_worker(Gauge.PID))
     board.ended(1)
