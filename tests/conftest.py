@@ -17,6 +17,8 @@ from service.bundle.progress import Silent
 from service.bundle.store import Bundle, ModelStore
 from tests.onnx_mlp import save_mlp
 
+pytest_plugins = ["tests.plugins.guard", "tests.plugins.state"]
+
 
 @dataclass(frozen=True)
 class FittedModel:
