@@ -22,7 +22,7 @@ from service.api.limits import RequestLimits
 from service.errors import InvalidInput
 from service.inference.rows import Rows
 from service.memory import fitted
-from service.memory.bounds import LARGEST_WEIGHT, LONGEST_NAME
+from service.memory.bounds import LARGEST_WEIGHT, LONGEST_NAME, SMALLEST_WEIGHT
 from service.telemetry.metrics import Metrics
 
 __all__ = ["LARGEST_WEIGHT", "LONGEST_NAME", "MemorizeEndpoint", "MemorizeRequest"]
@@ -174,10 +174,13 @@ def _weights(value: object, rows: int) -> NDArray[np.float64]:
         return np.ones(rows)
 
     def weight(number: object) -> float | None:
-        good = type(number) in (int, float) and 0 < number <= LARGEST_WEIGHT  # type: ignore[operator]
+        good = type(number) in (int, float) and SMALLEST_WEIGHT <= number <= LARGEST_WEIGHT  # type: ignore[operator]
         return number if good else None  # type: ignore[return-value]
 
-    what = f"no weight: it must be a number above 0, at most {LARGEST_WEIGHT:.0e}"
+    what = (
+        f"no weight: it must be a number above 0, at least {SMALLEST_WEIGHT:.1e} and at most "
+        f"{LARGEST_WEIGHT:.0e}"
+    )
     return np.array(_each(_listed(value, "weights", rows), weight, "weights", what), np.float64)
 
 

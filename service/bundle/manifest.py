@@ -97,7 +97,8 @@ class Parameters(_Part):
 
     k: int = Field(ge=1)
     sigma: FiniteFloat = Field(gt=0)
-    temperature: FiniteFloat = Field(gt=0)
+    temperature: FiniteFloat = Field(ge=2.0**-126)
+    """No smaller than a float32 holds in full: logits are divided by it."""
     alpha: FiniteFloat = Field(ge=0)
     ef: int = Field(ge=1)
 

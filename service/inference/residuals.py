@@ -29,8 +29,8 @@ def base_prediction(
     """
     if task == "regression":
         return logits
-    if not temperature > 0:
-        raise ValueError("temperature must be above 0")
+    if not np.float32(temperature) > 0:
+        raise ValueError("temperature must be above 0, in float32")
     with np.errstate(over="ignore"):  # far below the largest: minus infinity, which exp makes 0
         powers: NDArray[np.float32] = logits - logits.max(axis=1, keepdims=True)
         if temperature != 1.0:

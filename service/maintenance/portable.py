@@ -20,7 +20,7 @@ from service.errors import InvalidInput
 from service.inference.rows import Rows
 from service.maintenance.bundle_identity import bundle_identity
 from service.memory import fitted
-from service.memory.bounds import LARGEST_WEIGHT, LONGEST_NAME
+from service.memory.bounds import LARGEST_WEIGHT, LONGEST_NAME, SMALLEST_WEIGHT
 from service.memory.journal import StoredMemory
 
 __all__ = ["PortableFormat", "PortableMemory", "Vectors"]
@@ -111,8 +111,12 @@ class PortableFormat:
         rows = self._load_inputs(value["inputs"])
         target = self._load_target(value["target"])
         weight = _number(value.get("weight"), 1.0)
-        if weight is None or not 0 < weight <= LARGEST_WEIGHT:
-            raise InvalidInput(f"must be a number above 0, at most {LARGEST_WEIGHT:.0e}", "weight")
+        if weight is None or not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
+            raise InvalidInput(
+                f"must be a number above 0, at least {SMALLEST_WEIGHT:.1e} and at most "
+                f"{LARGEST_WEIGHT:.0e}",
+                "weight",
+            )
         source = value.get("source")
         if source is not None and (not _is_name(source) or source == fitted.SOURCE):
             raise InvalidInput(

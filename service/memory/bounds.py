@@ -2,9 +2,11 @@
 
 from typing import Final
 
-__all__ = ["LARGEST_WEIGHT", "LONGEST_NAME"]
+__all__ = ["LARGEST_WEIGHT", "LONGEST_NAME", "SMALLEST_WEIGHT"]
 
 LARGEST_WEIGHT: Final = 1e9
 """Importance is above 0 and at most this."""
+SMALLEST_WEIGHT: Final = 2.0**-126
+"""Weights are stored as float32: a smaller one would lose digits there, or become 0."""
 LONGEST_NAME: Final = 256
 """Characters of an id or a source, at least 1."""

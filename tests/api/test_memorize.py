@@ -179,6 +179,24 @@ def test_not_finite(diabetes_service: LocalService, field: str, number: str) -> 
     assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
 
 
+@pytest.mark.parametrize("weight", [1e-300, 5e-324, 1e-46, 1e-38, 0, -1e-300, 1.1e9, True, "1"])
+def test_weights_are_what_is_stored(digits: FittedModel, start: Start, weight: object) -> None:
+    """1e-300 was taken, stored as a float32 0, and every score near it was NaN, null in JSON."""
+    service = start(digits)
+    body = {"inputs": [ROW] * 2, "targets": [1, 2], "weights": [1.0, weight]}
+    answer = service.post("/memorize", body)
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "weights")
+    assert "row 1" in answer.json()["error"]["message"]
+
+
+def test_the_smallest_weight_is_one(digits: FittedModel, start: Start) -> None:
+    service = start(digits)
+    memorize(service, inputs=[ROW], targets=[1], weights=[1.2e-38])
+    answer = service.post("/predict", {"inputs": [ROW], "neighbours": 5})
+    assert answer.status_code == 200
+    assert "null" not in answer.text.replace('"source":null', "")
+
+
 @pytest.mark.parametrize("target", [True, "1", None, [1, 2], [], [[1]], 1e39, -1e39])
 def test_targets_that_are_no_number(diabetes_service: LocalService, target: object) -> None:
     body = {"inputs": [[0.0] * 10], "targets": [target]}

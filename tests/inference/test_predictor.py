@@ -10,9 +10,10 @@ from service.errors import InvalidInput, JournalUnavailable, NotReady
 from service.inference.base_model import BaseModel
 from service.inference.batcher import Limits
 from service.inference.observer import OnlineScores, Stage
-from service.inference.predictor import Predictor
+from service.inference.predictor import Predictor, _not_finite
 from service.inference.residuals import Task
 from service.inference.rows import Rows
+from service.memory.journal import Memories
 from service.memory.memory import ResidualMemory
 from service.memory.segment_rows import MemoryShape
 from service.memory.soft_knn import SoftKnn
@@ -333,6 +334,52 @@ def test_the_request_with_an_index_out_of_range_fails_alone(lookup: Path, tmp_pa
 
     run(BaseModel(lookup, inputs=LOOKUP_SPECS), memory, scenario, task="regression")
     memory.close()
+
+
+def test_a_score_that_overflows_is_refused_and_the_others_are_answered(
+    lookup: Path, tmp_path: Path
+) -> None:
+    """Base and correction are finite, their sum is not: it was infinity, which JSON has as null."""
+    memory = ResidualMemory.open(
+        tmp_path / "lookup", fitted=None, shape=MemoryShape(2, 2, "regression")
+    )
+    memory.append(
+        Memories(
+            ids=["far"],
+            inputs=[b"x"],
+            targets=np.zeros((1, 2), np.float32),
+            embeddings=np.zeros((1, 2), np.float32),
+            residuals=np.full((1, 2), -3e38, np.float32),
+            weights=np.ones(1),
+            source=None,
+        )
+    ).result()
+
+    def rows(*factors: float) -> Rows:
+        index = np.ones(len(factors), np.int64)
+        return Rows({"index": index, "factor": np.array(factors, np.float32)[:, None]})
+
+    async def scenario(predictor: Predictor) -> None:
+        bad, good = await asyncio.gather(
+            predictor.predict(rows(1.0, 1e38)), predictor.predict(rows(1.0)), return_exceptions=True
+        )
+        assert isinstance(bad, InvalidInput)
+        assert "row 1 is not finite" in bad.message
+        assert not isinstance(good, BaseException)
+        assert np.isfinite(good.scores).all()
+
+    run(BaseModel(lookup, inputs=LOOKUP_SPECS), memory, scenario, task="regression")
+    memory.close()
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (40, 300)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_found(shape: tuple[int, int], value: float) -> None:
+    """In small arrays and in large ones, and huge numbers are none."""
+    huge = np.full(shape, 3e38, np.float32)
+    assert _not_finite(huge, huge).size == 0
+    huge[-1, 1] = value
+    assert _not_finite(np.zeros(shape, np.float32), huge).tolist() == [shape[0] - 1]
 
 
 @pytest.mark.parametrize("max_batch_rows", [2, 256])

@@ -232,6 +232,7 @@ BAD: dict[str, Callable[[dict[str, object]], object]] = {
     "10 is no class": lambda one: {**one, "target": 10},
     "True is no class": lambda one: {**one, "target": True},
     "weight: must be a number above 0": lambda one: {**one, "weight": 0},
+    "weight: must be a number above 0, at least": lambda one: {**one, "weight": 1e-300},
     "source: must be": lambda one: {**one, "source": "fit"},
     "id: must be": lambda one: {**one, "id": 5},
     "created_ms: must be": lambda one: {**one, "created_ms": "yesterday"},

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from service.memory import _kernel
+from service.memory.bounds import SMALLEST_WEIGHT
 from service.memory.codec import FLOAT32
 from tests.memory.reference import soft_knn
 
@@ -75,6 +76,28 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "sigma": draw(st.sampled_from([1e-6, 0.1, 1.0, 37.0, 1e9])) * scale,
         "alpha": draw(st.sampled_from([0.0, 0.5, 10.0])),
     }
+
+
+@pytest.mark.parametrize("importance", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_importances_that_nobody_may_give_correct_nothing(importance: float, alpha: float) -> None:
+    """A release before this one kept 1e-300 as a float32 0: the scores were NaN."""
+    residuals = np.full((3, 2), 0.5)
+    segment = growing(np.eye(3, 4), residuals, np.full(3, importance))
+    correction, _, distances, weights = _kernel.correct(
+        [segment], np.zeros((1, 4), np.float32), 2, 3, 3, 1.0, alpha
+    )
+    np.testing.assert_array_equal(correction, [[0, 0]])
+    np.testing.assert_array_equal(weights, [[0, 0, 0]])
+    assert np.isfinite(distances).all()
+
+
+def test_the_smallest_importance_still_counts() -> None:
+    segment = growing(np.eye(2, 4), np.array([[0.5], [0.5]]), np.full(2, SMALLEST_WEIGHT))
+    query = np.zeros((1, 4), np.float32)
+    correction, _, _, weights = _kernel.correct([segment], query, 1, 2, 2, 1.0, 0.0)
+    np.testing.assert_allclose(correction, [[0.5]])
+    np.testing.assert_allclose(weights, [[0.5, 0.5]])
 
 
 @settings(max_examples=200, deadline=None)

@@ -67,7 +67,7 @@ class SoftKnn {
       const Codec& codec = n.segment->codec();
       const std::uint8_t* code = n.segment->code(n.row);
       if (!codec.valid(code)) n.segment->fail("a residual names a class that there is not");
-      codec.add(code, n.weight, sum_.data(), shared);
+      if (n.weight > 0) codec.add(code, n.weight, sum_.data(), shared);
     }
     for (std::size_t j = 0; j < width; ++j) correction[j] = static_cast<float>(sum_[j] + shared);
   }
@@ -140,7 +140,9 @@ class SoftKnn {
       n.weight = n.segment->weight(n.row) * std::exp((nearest - n.distance) / rule.sigma);
       total += n.weight;
     }
-    for (Neighbour& n : neighbours_) n.weight = std::isinf(total) ? 0.0 : n.weight / total;
+    // 0 or NaN where a segment of an earlier release holds such importances: nothing votes then.
+    const bool sound = total > 0 && !std::isinf(total);
+    for (Neighbour& n : neighbours_) n.weight = sound ? n.weight / total : 0.0;
   }
 
   Scratch scratches_[Graph::kTogether];
