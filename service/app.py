@@ -14,6 +14,7 @@ from service.api.application import build_api
 from service.api.auth import KeyRing
 from service.api.gate import Backend, Gate
 from service.api.limits import RequestLimits
+from service.api.origins import Origins
 from service.api.surface import REASONS, series
 from service.assembly import assemble
 from service.bundle.store import Bundle, ModelStore
@@ -88,6 +89,10 @@ class ResmemApp:
             ),
             _key_ring(settings),
             self.metrics,
+            origins=Origins(
+                settings.cors_origins,
+                keyed=bool(settings.predict_keys or settings.memorize_keys or settings.admin_keys),
+            ),
             reload=self.reload if fleet is None else fleet.reload,
             lifespan=self._lifespan,
         )

@@ -13,6 +13,7 @@ __all__ = [
     "BundleError",
     "CorruptFile",
     "Forbidden",
+    "ForeignOrigin",
     "InvalidInput",
     "InvalidSettings",
     "JournalUnavailable",
@@ -29,6 +30,7 @@ __all__ = [
     "Unauthorized",
     "UnsafeLibrary",
     "UnsupportedEncoding",
+    "UnsupportedMediaType",
 ]
 
 
@@ -62,6 +64,13 @@ class Forbidden(ResmemError):
     """A known key without the scope that the route asks for."""
 
     code = "forbidden"
+    status = 403
+
+
+class ForeignOrigin(ResmemError):
+    """A browser sent it for a web page whose origin is not among `cors_origins`."""
+
+    code = "foreign_origin"
     status = 403
 
 
@@ -104,6 +113,13 @@ class UnsupportedEncoding(ResmemError):
     """The body has a `Content-Encoding` that nobody here can undo."""
 
     code = "unsupported_encoding"
+    status = 415
+
+
+class UnsupportedMediaType(ResmemError):
+    """The body has a `Content-Type` that is not JSON's: a form, say, of a web page."""
+
+    code = "unsupported_media_type"
     status = 415
 
 

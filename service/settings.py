@@ -16,7 +16,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -49,6 +56,18 @@ _FLAGS: Final = "declared_settings"
 _log = logging.getLogger(__name__)
 
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
+
+
+def _check_origin(origin: str) -> str:
+    if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+", origin):
+        raise ValueError(
+            f"{origin!r} is no origin: write it as `https://host` or `https://host:port`, "
+            "without a path, or `*` for every page"
+        )
+    return origin
+
+
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -199,6 +218,11 @@ class Settings(BaseSettings):
         "separated by commas.",
     )
     admin_keys: Keys = Field((), description="Keys that may do everything, separated by commas.")
+    cors_origins: Origins = Field(
+        (),
+        description="Origins of web pages that may use the service from a browser, as "
+        "`https://host` or `https://host:port`, separated by commas; `*` is every page.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe lines to log."
     )
@@ -206,7 +230,7 @@ class Settings(BaseSettings):
         "text", description="Log lines for people, or one JSON object a line."
     )
 
-    @field_validator("predict_keys", "memorize_keys", "admin_keys", mode="before")
+    @field_validator("predict_keys", "memorize_keys", "admin_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         parts = value.split(",") if isinstance(value, str) else value

@@ -44,6 +44,7 @@ NAMES = [
     "predict_keys",
     "memorize_keys",
     "admin_keys",
+    "cors_origins",
     "log_level",
     "log_format",
 ]

@@ -25,6 +25,7 @@ from service.api.inference_protocol.metadata import MetadataRoutes
 from service.api.limits import RequestLimits
 from service.api.memories import MemoriesRoutes
 from service.api.memorize import MemorizeEndpoint
+from service.api.origins import Origins
 from service.api.predict import PredictEndpoint
 from service.api.schemas import (
     ErrorBody,
@@ -87,6 +88,7 @@ def build_api(
     keys: KeyRing,
     metrics: Metrics,
     *,
+    origins: Origins = Origins(),  # noqa: B008 - immutable
     reload: Reload,
     lifespan: Lifespan,
 ) -> FastAPI:
@@ -138,7 +140,9 @@ def build_api(
             _add(app, route, handler, body, descriptions.get(route.path))
     raise_as_ours(app)
     app.add_middleware(ErrorsForTheEdge)
-    app.edge = Edge(app.routed, gate=gate, endpoints=endpoints, keys=keys, metrics=metrics)
+    app.edge = Edge(
+        app.routed, gate=gate, endpoints=endpoints, keys=keys, origins=origins, metrics=metrics
+    )
     return app
 
 

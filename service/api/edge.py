@@ -19,6 +19,7 @@ from service.api.endpoint import JSON, Content, Endpoint, Header
 from service.api.errors import answer_to, error_body
 from service.api.gate import Gate
 from service.api.inference_protocol import errors as inference_protocol
+from service.api.origins import Origins, check_media_type
 from service.api.surface import ROUTES, template_of
 from service.telemetry.metrics import Metrics
 
@@ -35,6 +36,13 @@ _LONGEST_ID: Final = 128
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
 _ERROR: Final = "resmem.error"
 _SCOPES: Final = {(route.method, route.path): route.scope for route in ROUTES}
+_METHODS: Final = {
+    path: [route.method for route in ROUTES if route.path == path]
+    for path in dict.fromkeys(route.path for route in ROUTES)
+}
+_BINARY: Final = frozenset(route.path for route in ROUTES if route.path.endswith("/infer"))
+"""The routes whose bodies may hold bytes behind their JSON."""
+_PREFLIGHT: Final = b"access-control-request-method"
 
 
 class ErrorsForTheEdge:
@@ -64,12 +72,14 @@ class Edge:
         gate: Gate,
         endpoints: Iterable[Endpoint],
         keys: KeyRing,
+        origins: Origins,
         metrics: Metrics,
     ) -> None:
         self._app = app
         self._gate = gate
         self._endpoints = {(each.method, each.path): each for each in endpoints}
         self._keys = keys
+        self._origins = origins
         self._metrics = metrics
         self._counters = {
             (route.path, route.method, code): metrics.requests(route.path, route.method, str(code))
@@ -88,12 +98,21 @@ class Edge:
         crowd = self._gate.crowd
         crowd.size += 1
         method, route = scope["method"], template_of(_path(scope))
-        authorization, request_id = self._headers(scope)
+        sent = dict(scope["headers"])
+        request_id = self._request_id(sent.get(b"x-request-id", b""))
         reply = _Reply(scope, send, request_id.encode())
         try:
+            if (origin := sent.get(b"origin")) is not None:
+                reply.shared = self._origins.headers(origin)
+                if reply.shared and method == "OPTIONS" and _PREFLIGHT in sent:
+                    await reply.give(200, b"", self._origins.preflight(_METHODS.get(route, ())))
+                    return
+                self._origins.check(method, origin, sent.get(b"host"))
             needed = _SCOPES.get((method, route))
             if needed is not None:
-                self._keys.admit(authorization, needed)
+                self._keys.admit(sent.get(b"authorization"), needed)
+            if method == "POST" and (kind := sent.get(b"content-type")) is not None:
+                check_media_type(kind, binary=route in _BINARY)
             endpoint = self._endpoints.get((method, route))
             if endpoint is not None:
                 answer = await endpoint.answer(scope, receive)
@@ -123,17 +142,11 @@ class Edge:
             self._metrics.durations[route](perf_counter() - began)
             self._count(route, method, reply.status or _CLIENT_GONE)
 
-    def _headers(self, scope: Scope) -> tuple[bytes | None, str]:
-        """The `Authorization` header, and the request's id: the client's, or one of ours."""
-        authorization, own = None, b""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"x-request-id" and len(value) <= _LONGEST_ID and value.isascii():
-                own = value
-        if own.decode().isprintable() and own:
-            return authorization, own.decode()
-        return authorization, f"{self._run}-{next(self._numbers):x}"
+    def _request_id(self, own: bytes) -> str:
+        """The request's id: the client's, or one of ours."""
+        if own and len(own) <= _LONGEST_ID and own.isascii() and own.decode().isprintable():
+            return own.decode()
+        return f"{self._run}-{next(self._numbers):x}"
 
     def _count(self, route: str, method: str, status: int) -> None:
         counter = self._counters.get((route, method, status))
@@ -145,17 +158,19 @@ class Edge:
 class _Reply:
     """The way back to the client; remembers which status went out."""
 
-    __slots__ = ("_request_id", "_scope", "_send", "status")
+    __slots__ = ("_request_id", "_scope", "_send", "shared", "status")
 
     def __init__(self, scope: Scope, send: Send, request_id: bytes) -> None:
         self._scope = scope
         self._send = send
         self._request_id = (b"x-request-id", request_id)
+        self.shared: tuple[Header, ...] = ()
+        """What the page of another origin needs to read the answer."""
         self.status = 0
 
     async def give(self, status: int, body: bytes, headers: Iterable[Header]) -> None:
         length = (b"content-length", str(len(body)).encode())
-        head = [length, self._request_id, *headers]
+        head = [length, self._request_id, *self.shared, *headers]
         self.status = status
         whole = self._scope.get("extensions", _NO_EXTENSIONS).get(WHOLE_RESPONSE)
         if whole is not None and whole(status, head, body):
@@ -166,7 +181,7 @@ class _Reply:
     async def forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], self._request_id]
+            message["headers"] = [*message["headers"], self._request_id, *self.shared]
         await self._send(message)
 
 

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from service.api.content_coding import CODINGS
-from service.errors import InvalidInput, ResmemError
+from service.errors import InvalidInput, ResmemError, UnsupportedMediaType
 from service.excerpt import LONGEST_NAMED, shortened
 
 __all__ = [
@@ -121,6 +121,8 @@ def _headers(error: ResmemError) -> list[tuple[bytes, bytes]]:
         return [(b"allow", error.allowed.encode())]
     if error.status == 401:
         return [(b"www-authenticate", b"Bearer")]
+    if isinstance(error, UnsupportedMediaType):
+        return [(b"accept", b"application/json")]
     if error.status == 415:
         return [(b"accept-encoding", b", ".join(CODINGS))]
     if error.status in (429, 503):
