@@ -18,6 +18,7 @@ from service.api.origins import Origins
 from service.api.surface import REASONS, series
 from service.assembly import assemble
 from service.bundle.store import Bundle, ModelStore
+from service.coalesced import Coalesced
 from service.errors import NotReady, ReloadFailed, ResmemError
 from service.memory.memory import MemoryStatistics, ResidualMemory
 from service.reloaded import Reloaded
@@ -30,6 +31,9 @@ __all__ = ["Fleet", "ResmemApp", "create_app"]
 
 _log = logging.getLogger(__name__)
 
+_MOST_RETIRING: Final = 2
+"""Versions that are kept for requests that began on them, beside the one that is served."""
+_RETIREMENT_S: Final = 30.0
 _YOUNG_OBJECTS: Final = 20_000
 """A few megabytes; Python's own 700 is what a dozen requests make."""
 
@@ -71,7 +75,8 @@ class ResmemApp:
         self._backend: Backend | None = None
         self._staged: tuple[Bundle, Backend] | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._reloading, self._staging = asyncio.Lock(), asyncio.Lock()
+        self._reloads = Coalesced(self._reload, what="reloads")
+        self._staging = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self.gate = Gate()
         self.metrics = Metrics(
@@ -104,23 +109,13 @@ class ResmemApp:
     async def reload(self) -> Reloaded:
         """Brings the version that the store marks current into service, beside requests.
 
-        One at a time: a second call waits for the first and then does the same.
+        One at a time: all who call while one is under way share the next, see `Coalesced`.
 
         Raises:
             ReloadFailed: it will not do, with the reason; the version that was served still is.
+            QueueFull: too many wait for one already.
         """
-        async with self._reloading:
-            previous = self._bundle.reference
-            model = self._settings.model or self._bundle.manifest.name
-            try:
-                # A start trusts sizes, for speed; nobody waits for this: every byte is read.
-                bundle = await asyncio.to_thread(self._store.verified, model)
-                await self.prepare(bundle.reference)
-                self.commit()
-            except (ResmemError, OSError) as error:
-                _log.error("the reload failed, %s still serves: %s", previous, error)
-                raise ReloadFailed(f"{previous} still serves: {error}") from error
-            return Reloaded(self._bundle.reference, previous, pinned="/" in model)
+        return await self._reloads.run()
 
     async def prepare(self, model: str) -> None:
         """Loads a version, `name/version`, and warms it up, beside the one that is served.
@@ -132,6 +127,7 @@ class ResmemApp:
             await asyncio.shield(self._loading)
         async with self._staging:
             await self._drop_staged()
+            await self._earlier_retired()
             try:
                 self._staged = await asyncio.to_thread(self._load_version, model)
             except Exception as error:
@@ -179,6 +175,35 @@ class ResmemApp:
             await asyncio.gather(*self._retiring)
             if self._backend is not None:
                 await _close(self._backend)
+
+    async def _reload(self) -> Reloaded:
+        previous = self._bundle.reference
+        model = self._settings.model or self._bundle.manifest.name
+        try:
+            # A start trusts sizes, for speed; nobody waits for this: every byte is read.
+            bundle = await asyncio.to_thread(self._store.verified, model)
+            await self.prepare(bundle.reference)
+            self.commit()
+        except (ResmemError, OSError) as error:
+            _log.error("the reload failed, %s still serves: %s", previous, error)
+            raise ReloadFailed(f"{previous} still serves: {error}") from error
+        return Reloaded(self._bundle.reference, previous, pinned="/" in model)
+
+    async def _earlier_retired(self) -> None:
+        """Waits until few earlier versions are left in memory.
+
+        Raises:
+            ReloadFailed: requests that began on them take very long.
+        """
+        deadline = asyncio.get_running_loop().time() + _RETIREMENT_S
+        while len(self._retiring) >= _MOST_RETIRING:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise ReloadFailed(
+                    f"requests that began on {len(self._retiring)} earlier versions are under way "
+                    "still, which keep them loaded; reload again later"
+                )
+            await asyncio.wait(self._retiring, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
     async def _drop_staged(self) -> None:
         staged, self._staged = self._staged, None

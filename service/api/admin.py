@@ -15,6 +15,7 @@ Reload = Callable[[], Awaitable[Reloaded]]
 
 Raises:
     ReloadFailed: it will not do; the version that was served still is.
+    QueueFull: too many wait for one already.
 """
 
 

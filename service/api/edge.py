@@ -42,6 +42,7 @@ _METHODS: Final = {
 }
 _BINARY: Final = frozenset(route.path for route in ROUTES if route.path.endswith("/infer"))
 """The routes whose bodies may hold bytes behind their JSON."""
+_RELOAD: Final = "/admin/reload"
 _PREFLIGHT: Final = b"access-control-request-method"
 
 
@@ -95,9 +96,9 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        crowd = self._gate.crowd
-        crowd.size += 1
         method, route = scope["method"], template_of(_path(scope))
+        crowd = self._gate.crowd if route != _RELOAD else self._gate.bystanders
+        crowd.size += 1
         sent = dict(scope["headers"])
         request_id = self._request_id(sent.get(b"x-request-id", b""))
         reply = _Reply(scope, send, request_id.encode())

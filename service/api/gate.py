@@ -38,6 +38,8 @@ class Gate:
         self._earlier: list[Crowd] = []
         self.crowd = Crowd()
         """Where a request that comes now counts itself, and later out."""
+        self.bystanders = Crowd()
+        """Where it does if no backend answers it: a reload must not wait for itself."""
         self._shut = False
         self.draining = False
         self.failure: Exception | None = None
@@ -45,7 +47,7 @@ class Gate:
 
     def in_flight(self) -> int:
         """Requests inside."""
-        return self.crowd.size + sum(crowd.size for crowd in self._earlier)
+        return self.bystanders.size + self.crowd.size + sum(crowd.size for crowd in self._earlier)
 
     def open(self, backend: Backend) -> None:
         """Lets requests in, to this backend from now on; those inside stay with theirs."""

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any, Final
 
 from service.app import ResmemApp
+from service.coalesced import Coalesced
 from service.errors import ReloadFailed
 from service.reloaded import Reloaded
 from service.server.http_server import HttpServer
@@ -54,6 +55,7 @@ class Control:
         self._cells = cells
         self._others_answer = others_answer
         self._numbers = count()
+        self._reloads = Coalesced(self._ask, what="reloads")
         self._asked: dict[int, asyncio.Future[Reloaded]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,11 +74,15 @@ class Control:
         self._tell(Ready())
 
     async def reload(self) -> Reloaded:
-        """Has the supervisor reload every worker.
+        """Has the supervisor reload every worker; calls share one, see `Coalesced`.
 
         Raises:
             ReloadFailed: no worker serves another version than before.
+            QueueFull: too many wait for one already.
         """
+        return await self._reloads.run()
+
+    async def _ask(self) -> Reloaded:
         number = next(self._numbers)
         asked: asyncio.Future[Reloaded] = asyncio.get_running_loop().create_future()
         self._asked[number] = asked

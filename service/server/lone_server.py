@@ -7,7 +7,7 @@ import socket
 from types import FrameType
 
 from service.app import ResmemApp
-from service.errors import ReloadFailed
+from service.errors import QueueFull, ReloadFailed
 from service.server.http_server import HttpServer
 from service.server.listener import listening_socket, url_of
 from service.settings import Settings
@@ -67,3 +67,5 @@ class LoneServer(HttpServer):
             await self._app.reload()
         except ReloadFailed:
             return  # the log has it
+        except QueueFull as error:
+            _log.warning("SIGHUP is ignored: %s", error)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.bundle.store import ModelStore
-from service.errors import ReloadFailed, ResmemError
+from service.coalesced import Coalesced
+from service.errors import QueueFull, ReloadFailed, ResmemError
 from service.reloaded import Reloaded
 from service.resources import usable_cpus
 from service.server.listener import listening_socket, url_of
@@ -30,6 +31,8 @@ _MOST_SHORT_LIVES: Final = 5
 _SHORTEST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 30.0
 _CANNOT_SERVE: Final = 2
+_MOST_RELOADS: Final = 1024
+"""Two of each worker and some signals; every worker bounds those that its clients ask for."""
 _LOOK_S: Final = 1.0
 """Between two looks at the workers' heartbeats."""
 
@@ -63,7 +66,7 @@ class Supervisor:
         self._listener = listener
         self._board = Board(settings.workers)
         self._lives: dict[int, WorkerProcess] = {}
-        self._reloading = asyncio.Lock()
+        self._reloads = Coalesced(self._reload, what="reloads", max_waiting=_MOST_RELOADS)
         self._stopping = asyncio.Event()
         self._status = 0
         self._was_ready = asyncio.Event()
@@ -85,34 +88,37 @@ class Supervisor:
     async def reload(self) -> Reloaded:
         """Brings the version that the store marks current into service, on all workers or none.
 
-        One at a time: a second call waits for the first and then does the same.
+        One at a time: all who call while one is under way share the next, see `Coalesced`.
 
         Raises:
             ReloadFailed: it will not do, with the reason; the version that was served still is.
+            QueueFull: very many wait for one already.
         """
-        async with self._reloading:
-            # Workers that load the old version for the first time are not stopped at it.
-            await self._was_ready.wait()
-            previous = self._served
-            model = self._settings.model or previous.partition("/")[0]
-            try:
-                bundle = await asyncio.to_thread(ModelStore(self._settings.store).verified, model)
-                workers = await prepare_everywhere(
-                    self._ready_lives,
-                    bundle.reference,
-                    seconds=self._settings.worker_start_timeout_s,
-                )
-            except (ResmemError, OSError) as error:
-                _log.error("the reload failed, %s still serves: %s", previous, error)
-                raise ReloadFailed(f"{previous} still serves: {error}") from error
-            # From here on every worker that starts serves the new version; those that are still
-            # loading the old one begin anew. Nothing was awaited since the last look at `_lives`.
-            self._served = bundle.reference
-            for life in self._lives.values():
-                if life not in workers:
-                    life.dismiss()
-            await commit_everywhere(workers, seconds=self._settings.worker_timeout_s)
-            return Reloaded(self._served, previous, pinned="/" in model)
+        return await self._reloads.run()
+
+    async def _reload(self) -> Reloaded:
+        # Workers that load the old version for the first time are not stopped at it.
+        await self._was_ready.wait()
+        previous = self._served
+        model = self._settings.model or previous.partition("/")[0]
+        try:
+            bundle = await asyncio.to_thread(ModelStore(self._settings.store).verified, model)
+            workers = await prepare_everywhere(
+                self._ready_lives,
+                bundle.reference,
+                seconds=self._settings.worker_start_timeout_s,
+            )
+        except (ResmemError, OSError) as error:
+            _log.error("the reload failed, %s still serves: %s", previous, error)
+            raise ReloadFailed(f"{previous} still serves: {error}") from error
+        # From here on every worker that starts serves the new version; those that are still
+        # loading the old one begin anew. Nothing was awaited since the last look at `_lives`.
+        self._served = bundle.reference
+        for life in self._lives.values():
+            if life not in workers:
+                life.dismiss()
+        await commit_everywhere(workers, seconds=self._settings.worker_timeout_s)
+        return Reloaded(self._served, previous, pinned="/" in model)
 
     async def _keep(self, worker: int) -> None:
         """Replaces a worker whenever it ends, the sooner the longer it had lived."""
@@ -241,7 +247,7 @@ class Supervisor:
         """Answers a worker whose client asked for a reload."""
         try:
             life.send(Outcome(number, await self.reload()))
-        except ReloadFailed as error:
+        except (ReloadFailed, QueueFull) as error:
             life.send(Outcome(number, None, error.message))
 
     async def _reload_logged(self) -> None:
@@ -249,6 +255,8 @@ class Supervisor:
             await self.reload()
         except ReloadFailed:
             return  # the log has it
+        except QueueFull as error:
+            _log.warning("SIGHUP is ignored: %s", error)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
