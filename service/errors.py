@@ -16,6 +16,7 @@ __all__ = [
     "ForeignOrigin",
     "InvalidInput",
     "InvalidSettings",
+    "JournalLocked",
     "JournalUnavailable",
     "LoadFailed",
     "MalformedBody",
@@ -149,6 +150,10 @@ class JournalUnavailable(ResmemError):
 
     code = "journal_unavailable"
     status = 507
+
+
+class JournalLocked(JournalUnavailable):
+    """Another process, or another write of this one, held the journal for too long."""
 
 
 class InvalidSettings(ResmemError):

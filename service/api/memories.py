@@ -1,9 +1,11 @@
 """`/memories`: look at what was memorized, and forget it.
 
-Plain functions, not coroutines: FastAPI runs them in its threads, where they may wait for the
-journal.
+Those that look are plain functions: FastAPI runs them in its threads, where they may read the
+journal. Those that forget are coroutines: what waits for a locked journal must not take the threads
+of those that look.
 """
 
+from asyncio import wrap_future
 from typing import Annotated, Final
 
 import orjson
@@ -64,17 +66,17 @@ class MemoriesRoutes:
         memory.refresh()
         return _json(memory_json(memory.records.find(id), card))
 
-    def forget(self, id: _Id) -> Response:
+    async def forget(self, id: _Id) -> Response:
         """Forgets one memory: gone from the next prediction at once."""
         _, memory = self._enter()
-        if not memory.forget(id):
+        if not await wrap_future(memory.request_forget(id)):
             raise MemoryNotFound(f"no memory has the id {id!r}", "id")
         return _forgotten(1, memory)
 
-    def forget_source(self, source: _Source) -> Response:
+    async def forget_source(self, source: _Source) -> Response:
         """Forgets every memory of a source, say one that turned out to be poisoned."""
         _, memory = self._enter()
-        return _forgotten(memory.forget_source(source), memory)
+        return _forgotten(await wrap_future(memory.request_forget_source(source)), memory)
 
     def _enter(self) -> tuple[ModelCard, ResidualMemory]:
         backend = self._gate.enter()

@@ -7,6 +7,7 @@ arithmetic is done for all of them together, since numpy takes longer to begin t
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidInput, QueueFull
+from service.errors import InvalidInput, JournalLocked, QueueFull
 from service.inference.observer import InferenceObserver
 from service.inference.online_scores import online_scores
 from service.inference.predictions import Predictions
@@ -62,6 +63,7 @@ class Examples:
 class _Request:
     examples: Examples
     future: asyncio.Future[Appended]
+    arrived: float
 
 
 class Learner:
@@ -93,7 +95,7 @@ class Learner:
         if self._rows and self._rows + len(examples) > self._max_rows:
             raise QueueFull("the journal does not keep up; retry later")
         loop = asyncio.get_running_loop()
-        request = _Request(examples, loop.create_future())
+        request = _Request(examples, loop.create_future(), time.monotonic())
         if not self._waiting and not self._committing:
             loop.call_soon(self._commit, loop)
         self._waiting.append(request)
@@ -113,7 +115,8 @@ class Learner:
                 loop.call_soon_threadsafe(self._answer, loop, requests, done)
 
         try:
-            self._memory.append_all(memories).add_done_callback(wake)
+            done = self._memory.append_all(memories, arrived=requests[0].arrived)
+            done.add_done_callback(wake)
         except Exception as error:
             failed: Future[list[Appended]] = Future()
             failed.set_exception(error)
@@ -162,12 +165,22 @@ class Learner:
                     changed.append(request.examples)
             if changed:
                 self._score(changed)
+        elif isinstance(error, JournalLocked):
+            self._give_up(requests, error)
         else:
             for request in requests:
                 self._end(request, error)
         self._committing = False
         if self._waiting:
             self._commit(loop)
+
+    def _give_up(self, requests: Sequence[_Request], error: JournalLocked) -> None:
+        """Fail what has waited for as long as the oldest was allowed to; the rest waits on."""
+        waiting = [*requests, *self._waiting]
+        latest = max(requests[0].arrived, time.monotonic() - self._memory.busy_s)
+        self._waiting = [request for request in waiting if request.arrived > latest]
+        for request in waiting[: len(waiting) - len(self._waiting)]:
+            self._end(request, error)
 
     def _score(self, learned: Sequence[Examples]) -> None:
         scores = online_scores(

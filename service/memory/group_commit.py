@@ -1,16 +1,23 @@
-"""The thread that writes: what was asked for while one commit was synced shares the next."""
+"""The thread that writes: what was asked for while one commit was synced shares the next.
+
+    queued -> the oldest ones of a kind -> one transaction -> publication -> replies
+
+Each write waits for a locked journal until `busy_ms` after its arrival, however many are queued:
+when the wait for the oldest has failed, all those fail with it whose time is up as well.
+"""
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, groupby, islice
+from itertools import chain, islice, takewhile
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import TypeVar
+from typing import ClassVar, Final, Literal, TypeVar
 
-from service.errors import NotReady, QueueFull
+from service.errors import JournalLocked, NotReady, QueueFull
 from service.memory.journal import Journal, Memories, Written
 from service.memory.observer import MemoryObserver
 
@@ -21,18 +28,32 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 U = TypeVar("U")
 
+_SHORTEST_WAIT_S: Final = 0.1
+"""A commit of another process takes so long: what has waited for its turn gets that chance."""
+
 
 @dataclass(slots=True, eq=False)
 class _Append:
     requests: Sequence[Memories]
     rows: int
+    arrived: float
     future: "Future[list[Written]]" = field(default_factory=Future)
+    kind: ClassVar[str] = "append"
 
 
 @dataclass(slots=True, eq=False)
 class _Forget:
-    act: Callable[[], int]
+    by: Literal["id", "source"]
+    name: str
+    arrived: float
     future: "Future[int]" = field(default_factory=Future)
+
+    @property
+    def kind(self) -> str:
+        return self.by
+
+
+_Queued = _Append | _Forget
 
 
 class GroupCommit:
@@ -44,6 +65,7 @@ class GroupCommit:
             memory is durable finds it in the next prediction.
         observer: told of every commit.
         max_rows: rows in one transaction, and in the queue before it.
+        busy_ms: how long a write waits for another process that holds the lock, from its arrival.
     """
 
     def __init__(
@@ -53,27 +75,37 @@ class GroupCommit:
         observer: MemoryObserver,
         *,
         max_rows: int,
+        busy_ms: int,
     ) -> None:
         self._journal = journal
         self._publish = publish
         self._observer = observer
         self._max_rows = max_rows
-        self._queue: SimpleQueue[_Append | _Forget | None] = SimpleQueue()
+        self._busy_s = busy_ms / 1000
+        self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
         self._lock = Lock()
         self._waiting_rows = 0
+        self._waiting: list[_Queued] = []
+        self._ended = False
         self._closed = False
         self._thread = Thread(target=self._run, name="resmem-journal", daemon=True)
         self._thread.start()
 
-    def append(self, requests: Sequence[Memories]) -> "Future[list[Written]]":
+    def append(
+        self, requests: Sequence[Memories], *, arrived: float | None = None
+    ) -> "Future[list[Written]]":
         """Queues requests for one transaction; the future ends after commit and publication.
+
+        Args:
+            requests: all of them are written, or none.
+            arrived: the `time.monotonic` from which on they wait, where it was before now.
 
         Raises:
             QueueFull: the disk does not keep up and the queue is at its bound.
             NotReady: closed.
         """
         rows = sum(map(len, requests))
-        queued = _Append(requests, rows)
+        queued = _Append(requests, rows, time.monotonic() if arrived is None else arrived)
         with self._lock:
             self._check_open()
             if self._waiting_rows > 0 and self._waiting_rows + rows > self._max_rows:
@@ -82,13 +114,21 @@ class GroupCommit:
             self._queue.put(queued)
         return queued.future
 
-    def forget(self, act: Callable[[], int]) -> "Future[int]":
-        """Queues a call to one of the journal's methods that forget; its future has the count."""
-        request = _Forget(act)
-        with self._lock:
-            self._check_open()
-            self._queue.put(request)
-        return request.future
+    def forget(self, id: str) -> "Future[int]":
+        """Queues the forgetting of one memory; the future has 1, or 0 where there is none.
+
+        Raises:
+            NotReady: closed.
+        """
+        return self._put(_Forget("id", id, time.monotonic()))
+
+    def forget_source(self, source: str) -> "Future[int]":
+        """Queues the forgetting of all memories of a source; the future has their number.
+
+        Raises:
+            NotReady: closed.
+        """
+        return self._put(_Forget("source", source, time.monotonic()))
 
     def close(self) -> None:
         """Finishes what is queued, then ends the thread."""
@@ -99,88 +139,115 @@ class GroupCommit:
             self._queue.put(None)
         self._thread.join()
 
+    def _put(self, queued: _Forget) -> "Future[int]":
+        with self._lock:
+            self._check_open()
+            self._queue.put(queued)
+        return queued.future
+
     def _check_open(self) -> None:
         if self._closed:
             raise NotReady("the memory is closed")
 
     def _run(self) -> None:
-        while True:
-            group, last = self._gather()
-            for appending, requests in groupby(group, lambda r: isinstance(r, _Append)):
-                if appending:
-                    self._commit([r for r in requests if isinstance(r, _Append)])
-                else:
-                    for request in requests:
-                        if isinstance(request, _Forget):
-                            self._forget(request)
-            if last:
-                return
+        while not self._ended or self._waiting:
+            self._take_in(block=not self._waiting)
+            if self._waiting:
+                self._write()
 
-    def _gather(self) -> tuple[list[_Append | _Forget], bool]:
-        """Waits for one request and takes what came with it; True where it is the end."""
-        group: list[_Append | _Forget] = []
-        for request in self._arrivals():
-            if request is None:
-                return group, True
+    def _take_in(self, *, block: bool) -> None:
+        """Moves what has arrived to what waits; `block` waits until something has."""
+        for queued in self._arrivals(block=block):
+            if queued is None:
+                self._ended = True
             # False where the caller has gone; from here on it can no longer cancel.
-            if request.future.set_running_or_notify_cancel():
-                group.append(request)
-            elif isinstance(request, _Append):
-                self._release(request.rows)
-        return group, False
+            elif queued.future.set_running_or_notify_cancel():
+                self._waiting.append(queued)
+            elif isinstance(queued, _Append):
+                self._release([queued])
 
-    def _arrivals(self) -> Iterator[_Append | _Forget | None]:
-        yield self._queue.get()
+    def _arrivals(self, *, block: bool) -> Iterator[_Queued | None]:
+        if block:
+            yield self._queue.get()
         while True:
             try:
                 yield self._queue.get_nowait()
             except Empty:
                 return
 
-    def _commit(self, queued: list[_Append]) -> None:
-        started = time.perf_counter()
+    def _write(self) -> None:
+        """Writes the first ones, those of one kind."""
+        kind = self._waiting[0].kind
+        group = list(takewhile(lambda queued: queued.kind == kind, self._waiting))
+        until = min(queued.arrived for queued in group) + self._busy_s
         try:
-            requests = list(chain.from_iterable(each.requests for each in queued))
-            written = self._journal.append(requests)
-        except Exception as error:
-            for each in queued:
-                each.future.set_exception(error)
+            self._commit(group, max(until - time.monotonic(), _SHORTEST_WAIT_S))
+        except JournalLocked as error:
+            self._take_in(block=False)
+            until = max(until, time.monotonic())
+            waiting, self._waiting = self._waiting, []
+            late: list[_Queued] = []
+            for queued in waiting:
+                in_time = queued.arrived + self._busy_s > until
+                (self._waiting if in_time else late).append(queued)
+            self._fail(late, error)
             return
-        finally:
-            self._release(sum(each.rows for each in queued))
-        self._observer.on_commit(time.perf_counter() - started)
-        self._publish_logged()
+        except Exception as error:
+            self._fail(group, error)
+        del self._waiting[: len(group)]
+
+    def _commit(self, group: Sequence[_Queued], wait_s: float) -> None:
+        """One transaction, its publication and its replies."""
+        wait_ms = int(wait_s * 1000)
+        appends = [queued for queued in group if isinstance(queued, _Append)]
+        if appends:
+            self._append(appends, wait_ms)
+        else:
+            self._forget([queued for queued in group if isinstance(queued, _Forget)], wait_ms)
+
+    def _append(self, group: Sequence[_Append], wait_ms: int) -> None:
+        requests = list(chain.from_iterable(queued.requests for queued in group))
+        with self._committed():
+            written = self._journal.append(requests, wait_ms=wait_ms)
+        self._release(group)
         self._observer.on_memorized(
             created=sum(one.created for one in written),
             replaced=sum(one.replaced for one in written),
             unchanged=sum(one.unchanged for one in written),
         )
         results = iter(written)
-        for each in queued:
-            each.future.set_result(list(islice(results, len(each.requests))))
+        for queued in group:
+            queued.future.set_result(list(islice(results, len(queued.requests))))
 
-    def _publish_logged(self) -> None:
+    def _forget(self, group: Sequence[_Forget], wait_ms: int) -> None:
+        names = [queued.name for queued in group]
+        forget = self._journal.forget if group[0].by == "id" else self._journal.forget_source
+        with self._committed():
+            forgotten = forget(*names, wait_ms=wait_ms)
+        self._observer.on_forgotten(sum(forgotten))
+        for queued, count in zip(group, forgotten, strict=True):
+            queued.future.set_result(count)
+
+    @contextmanager
+    def _committed(self) -> Iterator[None]:
+        """Times the commit in the block, then publishes it."""
+        started = time.perf_counter()
+        yield
+        self._observer.on_commit(time.perf_counter() - started)
         # What was committed is durable and must be acknowledged, whatever becomes of the rest.
         try:
             self._publish()
         except Exception:
             logger.exception("a commit could not be published to predictions")
 
-    def _release(self, rows: int) -> None:
-        with self._lock:
-            self._waiting_rows -= rows
+    def _fail(self, group: Sequence[_Queued], error: Exception) -> None:
+        self._release([queued for queued in group if isinstance(queued, _Append)])
+        for queued in group:
+            queued.future.set_exception(error)
 
-    def _forget(self, request: _Forget) -> None:
-        started = time.perf_counter()
-        try:
-            forgotten = request.act()
-        except Exception as error:
-            request.future.set_exception(error)
-            return
-        self._observer.on_commit(time.perf_counter() - started)
-        self._publish_logged()
-        self._observer.on_forgotten(forgotten)
-        request.future.set_result(forgotten)
+    def _release(self, group: Sequence[_Append]) -> None:
+        with self._lock:
+            self._waiting_rows -= sum(queued.rows for queued in group)
 
 
 def then(future: "Future[T]", act: Callable[[T], U]) -> "Future[U]":

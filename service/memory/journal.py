@@ -169,20 +169,30 @@ class Changes:
 
 
 class Journal(Protocol):
-    """An engine. Calls that write raise JournalUnavailable where nothing was written."""
+    """An engine. Calls that write raise JournalUnavailable where nothing was written.
+
+    `wait_ms` is how long such a call waits for another writer, before it raises JournalLocked; None
+    is what the engine was made with.
+    """
 
     @property
     def engine(self) -> str:
         """Name and version of the database, such as "SQLite 3.51.3"."""
 
-    def append(self, requests: Sequence[Memories]) -> list[Written]:
+    def append(self, requests: Sequence[Memories], *, wait_ms: int | None = None) -> list[Written]:
         """Commits all requests in one transaction; durable when it returns."""
 
-    def forget(self, id: str) -> int:
-        """Commits a tombstone for the memory of this id; returns how many there were, 0 or 1."""
+    def forget(self, *ids: str, wait_ms: int | None = None) -> list[int]:
+        """Commits tombstones for the memories of these ids; returns 0 or 1 for each id.
 
-    def forget_source(self, source: str) -> int:
-        """Commits tombstones for all memories of a source; returns how many."""
+        One transaction holds them all.
+        """
+
+    def forget_source(self, *sources: str, wait_ms: int | None = None) -> list[int]:
+        """Commits tombstones for all memories of these sources; returns how many of each.
+
+        One transaction holds them all.
+        """
 
     def find(self, id: str) -> MemoryRecord | None:
         """The memory added online under this id."""

@@ -104,7 +104,11 @@ class ResidualMemory:
                 observer=observer,
             )
         self._writes = GroupCommit(
-            self._journal, self.refresh, observer, max_rows=options.max_pending_rows
+            self._journal,
+            self.refresh,
+            observer,
+            max_rows=options.max_pending_rows,
+            busy_ms=options.busy_ms,
         )
         self._wake_sealer()
 
@@ -140,6 +144,11 @@ class ResidualMemory:
     def size(self) -> int:
         """Memories that vote."""
         return self._tiers.snapshot.size
+
+    @property
+    def busy_s(self) -> float:
+        """How long a write waits for another process that holds the journal, from its arrival."""
+        return self._options.busy_ms / 1000
 
     @property
     def revision(self) -> int:
@@ -219,14 +228,17 @@ class ResidualMemory:
         self.check(memories.residuals)
         return then(self.append_all([memories]), lambda appended: appended[0])
 
-    def append_all(self, requests: Sequence[Memories]) -> "Future[list[Appended]]":
+    def append_all(
+        self, requests: Sequence[Memories], *, arrived: float | None = None
+    ) -> "Future[list[Appended]]":
         """Adds the memories of several requests, at least one, that passed `check`; as `append`.
 
-        One transaction holds them all.
+        One transaction holds them all. The exception is JournalLocked where another process held
+        the journal for `busy_s` from `arrived` on, a `time.monotonic`, which is now where None.
         """
         if self._tiers.growing_bytes >= self._options.max_growing_bytes:
             raise QueueFull("memories arrive faster than they can be sealed; retry later")
-        return then(self._writing().append(requests), self._appended)
+        return then(self._writing().append(requests, arrived=arrived), self._appended)
 
     def forget(self, id: str) -> bool:
         """Forgets the memory of this id, durably; False where there is none.
@@ -234,8 +246,7 @@ class ResidualMemory:
         Raises:
             JournalUnavailable: nothing was forgotten.
         """
-        journal = self._written_journal()
-        return self._writing().forget(lambda: journal.forget(id)).result() > 0
+        return self.request_forget(id).result() > 0
 
     def forget_source(self, source: str) -> int:
         """Forgets every memory of a source, durably; returns how many.
@@ -243,8 +254,15 @@ class ResidualMemory:
         Raises:
             JournalUnavailable: nothing was forgotten.
         """
-        journal = self._written_journal()
-        return self._writing().forget(lambda: journal.forget_source(source)).result()
+        return self.request_forget_source(source).result()
+
+    def request_forget(self, id: str) -> "Future[int]":
+        """As `forget`, for who must not wait: the future has the number of memories forgotten."""
+        return self._writing().forget(id)
+
+    def request_forget_source(self, source: str) -> "Future[int]":
+        """As `forget_source`, for who must not wait."""
+        return self._writing().forget_source(source)
 
     def warm(self) -> None:
         """Reads the sealed files through: no first query waits for the disk, or meets damage.

@@ -16,7 +16,7 @@ from typing import Any, Final
 import apsw
 
 from service import durable
-from service.errors import CorruptFile, JournalUnavailable
+from service.errors import CorruptFile, JournalLocked, JournalUnavailable
 from service.memory import _kernel
 from service.memory.sqlite_library import check_library
 
@@ -25,6 +25,7 @@ __all__ = ["Database", "chunks", "committed", "is_in_use", "open_reader", "trans
 logger = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
+_LOOK_S: Final = 0.005
 _IN_USE_MS: Final = 200
 _READ_ONLY: Final = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
 
@@ -83,6 +84,7 @@ class Database:
 
     Attributes:
         openings: rises when the connections are replaced.
+        busy_ms: as given.
 
     Raises:
         JournalUnavailable: the file cannot be opened or made, and the caller is not patient.
@@ -99,12 +101,13 @@ class Database:
         patient: bool = False,
     ) -> None:
         self.path = path
-        self._busy_ms = busy_ms
+        self.busy_ms = busy_ms
         self._prepare = prepare
         self._patient = patient
         self._locks = {name: Lock() for name in ("write", "read", "follow")}
         self.openings = 1
         self._writable = True
+        self._opening = False
         self._tried = time.monotonic()
         self._connections: dict[str, apsw.Connection] = {}
         self._counter: _kernel.SharedCounter | None = None
@@ -141,8 +144,7 @@ class Database:
         if not self._locks["write"].acquire(blocking=False):
             return False  # a write is trying
         try:
-            with self._locks["read"], self._locks["follow"]:
-                self._open_again(busy_ms=0)
+            self._reopen(busy_ms=0)
         except JournalUnavailable:
             return False
         finally:
@@ -150,20 +152,31 @@ class Database:
         return True
 
     @contextmanager
-    def transaction(self) -> Iterator[apsw.Connection]:
-        """A write transaction, synced when the block is left, undone where it raises."""
-        with self.writing() as connection, committed(connection):
+    def transaction(self, wait_ms: int | None = None) -> Iterator[apsw.Connection]:
+        """A write transaction, synced when the block is left, undone where it raises.
+
+        Raises:
+            JournalLocked: another writer held the journal for `wait_ms`; None is `busy_ms`.
+        """
+        with self.writing(wait_ms) as connection, committed(connection):
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[apsw.Connection]:
-        """The writing connection outside of a transaction."""
-        with self._locks["write"], translated(self.path):
+    def writing(self, wait_ms: int | None = None) -> Iterator[apsw.Connection]:
+        """The writing connection outside of a transaction.
+
+        Raises:
+            JournalLocked: this process wrote for longer than `wait_ms`; None is `busy_ms`.
+        """
+        wait_ms = self.busy_ms if wait_ms is None else wait_ms
+        until = time.monotonic() + wait_ms / 1000
+        with self._turn_to_write(wait_ms), translated(self.path):
             if not self._writable:
-                with self._locks["read"], self._locks["follow"]:
-                    self._open_again(self._busy_ms)
+                self._reopen(_left_ms(until))
+            connection = self._connection("write")
+            connection.set_busy_timeout(_left_ms(until))
             try:
-                yield self._connection("write")
+                yield connection
             finally:
                 if self._counter is not None:
                     self._counter.add()
@@ -176,9 +189,21 @@ class Database:
 
     @contextmanager
     def following(self) -> Iterator[apsw.Connection]:
-        """The connection that follows the commits of all processes; it never writes."""
-        with self._locks["follow"], translated(self.path):
-            yield self._connection("follow")
+        """The connection that follows the commits of all processes; it never writes.
+
+        Raises:
+            JournalUnavailable: a write is opening the journal again; whoever predicts does not wait
+                for that.
+        """
+        lock = self._locks["follow"]
+        while not lock.acquire(timeout=_LOOK_S):
+            if self._opening:
+                raise JournalUnavailable(f"{self.path} is being opened again")
+        try:
+            with translated(self.path):
+                yield self._connection("follow")
+        finally:
+            lock.release()
 
     def _connection(self, name: str) -> apsw.Connection:
         connection = self._connections.get(name)
@@ -196,7 +221,7 @@ class Database:
     def _open(self, busy_ms: int) -> None:
         with translated(self.path):
             self._try_to_write(busy_ms)
-            self._connect_all(partial(_connect, self.path, self._busy_ms))
+            self._connect_all(partial(_connect, self.path, self.busy_ms))
         with suppress(OSError):  # commits are then looked for in the database itself
             self._counter = _kernel.SharedCounter(f"{self.path}-commits")
 
@@ -212,6 +237,25 @@ class Database:
             connection.execute("PRAGMA user_version = 0")
             connection.execute("ROLLBACK")
             self._prepare(connection)
+
+    @contextmanager
+    def _turn_to_write(self, wait_ms: int) -> Iterator[None]:
+        lock = self._locks["write"]
+        if not lock.acquire(timeout=wait_ms / 1000):
+            raise JournalLocked(f"{self.path}: this process has been writing for {wait_ms} ms")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _reopen(self, busy_ms: int) -> None:
+        """Under the lock for writing."""
+        self._opening = True
+        try:
+            with self._locks["read"], self._locks["follow"]:
+                self._open_again(busy_ms)
+        finally:
+            self._opening = False
 
     def _open_again(self, busy_ms: int) -> None:
         """Under all locks."""
@@ -282,11 +326,14 @@ def translated(path: Path) -> Iterator[None]:
     """Errors of SQLite come out of the block as ours.
 
     Raises:
+        JournalLocked: another process holds it.
         JournalUnavailable: the file cannot be opened, read or written now.
         CorruptFile: it is no database, or a damaged one.
     """
     try:
         yield
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise JournalLocked(f"{path}: {_described(error)}") from error
     except _TROUBLE as error:
         raise JournalUnavailable(f"{path}: {_described(error)}") from error
     except _DAMAGE as error:
@@ -337,6 +384,10 @@ def is_in_use(path: Path) -> bool:
         except _DAMAGE:  # too damaged to tell, which is why it is to be replaced
             return False
     return False
+
+
+def _left_ms(until: float) -> int:
+    return max(0, int((until - time.monotonic()) * 1000))
 
 
 def _described(error: Exception) -> str:

@@ -87,9 +87,9 @@ class SqliteJournal:
         """Name and version of the SQLite library."""
         return f"SQLite {library_version()}"
 
-    def append(self, requests: Sequence[Memories]) -> list[Written]:
+    def append(self, requests: Sequence[Memories], *, wait_ms: int | None = None) -> list[Written]:
         """Commits all requests in one transaction, in their order; durable when it returns."""
-        with self._database.writing() as connection:
+        with self._database.writing(wait_ms) as connection:
             with committed(connection):
                 written, fresh = append(
                     connection, requests, self._shape, fitted_rows=self._fitted_rows
@@ -98,29 +98,15 @@ class SqliteJournal:
             self._latest = None if any(one.replaced for one in written) else fresh
         return written
 
-    def forget(self, id: str) -> int:
-        """Commits a tombstone for the memory of this id; returns how many there were, 0 or 1."""
-        with self._database.transaction() as connection:
-            found = connection.execute("SELECT sequence FROM memories WHERE id = ?", (id,)).get
-            if found is not None:
-                return sqlite_upkeep.bury(connection, [found])
-            return sqlite_upkeep.bury_fitted(connection, id, self._fitted_rows)
+    def forget(self, *ids: str, wait_ms: int | None = None) -> list[int]:
+        """Commits tombstones for the memories of these ids; returns 0 or 1 for each id."""
+        with self._database.transaction(wait_ms) as connection:
+            return [self._forget(connection, id) for id in ids]
 
-    def forget_source(self, source: str) -> int:
-        """Commits tombstones for all memories of a source; returns how many."""
-        with self._database.transaction() as connection:
-            connection.execute(
-                "INSERT INTO tombstones (sequence) SELECT sequence FROM memories WHERE source = ?",
-                (source,),
-            )
-            before = connection.total_changes()
-            connection.execute("DELETE FROM memories WHERE source = ?", (source,))
-            if source == fitted.SOURCE:
-                connection.executemany(
-                    "INSERT OR IGNORE INTO tombstones (sequence) VALUES (?)",
-                    ((fitted.sequence_of(row),) for row in range(self._fitted_rows)),
-                )
-            return connection.total_changes() - before
+    def forget_source(self, *sources: str, wait_ms: int | None = None) -> list[int]:
+        """Commits tombstones for all memories of these sources; returns how many of each."""
+        with self._database.transaction(wait_ms) as connection:
+            return [self._forget_source(connection, source) for source in sources]
 
     def find(self, id: str) -> MemoryRecord | None:
         """The memory added online under this id."""
@@ -257,6 +243,26 @@ class SqliteJournal:
     def close(self) -> None:
         """Ends all use."""
         self._database.close()
+
+    def _forget(self, connection: apsw.Connection, id: str) -> int:
+        found = connection.execute("SELECT sequence FROM memories WHERE id = ?", (id,)).get
+        if found is not None:
+            return sqlite_upkeep.bury(connection, [found])
+        return sqlite_upkeep.bury_fitted(connection, id, self._fitted_rows)
+
+    def _forget_source(self, connection: apsw.Connection, source: str) -> int:
+        connection.execute(
+            "INSERT INTO tombstones (sequence) SELECT sequence FROM memories WHERE source = ?",
+            (source,),
+        )
+        before = connection.total_changes()
+        connection.execute("DELETE FROM memories WHERE source = ?", (source,))
+        if source == fitted.SOURCE:
+            connection.executemany(
+                "INSERT OR IGNORE INTO tombstones (sequence) VALUES (?)",
+                ((fitted.sequence_of(row),) for row in range(self._fitted_rows)),
+            )
+        return connection.total_changes() - before
 
     def _prepare(self, connection: apsw.Connection) -> None:
         shape, path = self._shape, self._path

@@ -27,6 +27,7 @@ __all__ = [
 _ALL: Final = 2**63 - 1
 _ROWS_AT_ONCE: Final = 2000
 _PAGES_AT_ONCE: Final = 2000
+_TURN_MS: Final = 50
 _ROW_BYTES: Final = (
     "SELECT avg(length(input) + length(target) + length(embedding) + length(residual) + 100)"
     " FROM (SELECT * FROM memories ORDER BY sequence DESC LIMIT 100)"
@@ -109,11 +110,26 @@ def erase(database: Database, position: Position) -> None:
         with database.transaction() as connection:
             connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
             left = connection.execute("PRAGMA freelist_count").get
-    with database.writing() as connection:
-        # Old pages stay readable in the log until it is cut.
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
-    if busy:
-        raise JournalUnavailable(f"{database.path}: another process reads it; compact again later")
+    _cut_log(database)
+
+
+def _cut_log(database: Database) -> None:
+    """Cuts the write-ahead log, in which old pages stay readable until then.
+
+    SQLite holds off every writer while it waits for those that read the log, so it waits in turns.
+    """
+    until = time.monotonic() + database.busy_ms / 1000
+    while True:
+        with database.writing() as connection:
+            connection.set_busy_timeout(min(_TURN_MS, database.busy_ms))
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
+        if not busy:
+            return
+        if time.monotonic() >= until:
+            raise JournalUnavailable(
+                f"{database.path}: another process reads it; compact again later"
+            )
+        time.sleep(_TURN_MS / 1000)
 
 
 def read_living(connection: apsw.Connection, path: Path) -> Living:

@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,35 @@ def test_no_process_that_serves_has_another_sqlite(digits: FittedModel, tmp_path
             assert not re.search(r"/(lib|_)sqlite3[^/]*\.so", mapped)
         memory = server.client.get("/model").json()["memory"]
         assert memory["journal"] == f"SQLite {apsw.sqlite_lib_version()}"
+
+
+def test_forgetting_that_waits_for_a_lock_stops_no_look_up(
+    digits: FittedModel, tmp_path: Path
+) -> None:
+    """More of them than the server has threads; each gets its answer when the lock is gone."""
+    flags = ("--busy-ms", "60000")
+    with Server(digits.store, tmp_path, flags) as server:
+        for row in range(2):
+            assert teach(server, digits, row).status_code == 201
+        (journal,) = tmp_path.rglob("journal.sqlite3")
+        url = f"{server.client.base_url}/memories/taught-0"
+        with (
+            ThreadPoolExecutor(60) as pool,
+            closing(apsw.Connection(str(journal))) as other,
+        ):
+            other.execute("BEGIN IMMEDIATE")
+            waiting = [pool.submit(httpx.delete, url, timeout=60) for _ in range(60)]
+            wait_until(lambda: in_flight(server) >= 60)
+            assert server.client.get("/memories/taught-1").status_code == 200
+            assert nearest(server, digits, 0)["id"] == "taught-0"
+            assert not any(request.done() for request in waiting)
+            other.execute("ROLLBACK")
+            codes = [request.result().status_code for request in waiting]
+        assert sorted(codes) == [200] + [404] * 59
+        assert nearest(server, digits, 0)["id"] != "taught-0"
+
+
+def in_flight(server: Server) -> int:
+    text = server.client.get("/metrics").text
+    (line,) = (line for line in text.splitlines() if line.startswith("resmem_requests_in_flight"))
+    return int(float(line.split()[-1]))

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.errors import InvalidInput, JournalUnavailable, QueueFull
+from service.errors import InvalidInput, JournalLocked, JournalUnavailable, QueueFull
 from service.inference.learner import Examples, Learner
 from service.inference.observer import OnlineScores, Unobserved
 from service.inference.predictions import Predictions
@@ -40,7 +41,8 @@ class Commits:
         self._append = memory.append_all
         monkeypatch.setattr(memory, "append_all", self.append_all)
 
-    def append_all(self, requests: Sequence[Memories]) -> Future[list[Appended]]:
+    def append_all(self, requests: Sequence[Memories], *, arrived: float) -> Future[list[Appended]]:
+        assert arrived <= time.monotonic()
         self.groups.append([len(request) for request in requests])
         if self.failure is not None:
             failed: Future[list[Appended]] = Future()
@@ -49,8 +51,15 @@ class Commits:
         if not self.hold:
             return self._append(requests)
         reply: Future[list[Appended]] = Future()
-        self._held.append(lambda: reply.set_result(self._append(requests).result(10)))
+        self._held.append(lambda: self._end(requests, reply))
         return reply
+
+    def _end(self, requests: Sequence[Memories], reply: Future[list[Appended]]) -> None:
+        if self.failure is None:
+            reply.set_result(self._append(requests).result(10))
+        else:
+            reply.set_exception(self.failure)
+            self.failure = None
 
     def release(self) -> None:
         self.hold = False
@@ -219,11 +228,40 @@ def test_a_failed_commit_fails_its_group_and_not_the_next(
     assert commits.groups == [[1, 1, 1], [3]]
 
 
+@pytest.mark.parametrize("busy_s", [0.0, 3600.0])
+def test_each_waits_for_a_lock_from_its_own_arrival(
+    memory: ResidualMemory, monkeypatch: pytest.MonkeyPatch, busy_s: float
+) -> None:
+    """What came while the first waited does not begin to wait when the first has given up."""
+    commits = Commits(memory, monkeypatch)
+    monkeypatch.setattr(ResidualMemory, "busy_s", busy_s)
+
+    async def scenario(learner: Learner) -> None:
+        commits.hold = True
+        first = asyncio.create_task(learner.learn(examples(range(1))))
+        await turns()
+        later = [asyncio.create_task(learner.learn(examples(range(n, n + 1)))) for n in (1, 2)]
+        await turns()
+        commits.failure = JournalLocked("locked")
+        commits.release()
+        with pytest.raises(JournalLocked):
+            await first
+        outcomes = await asyncio.gather(*later, return_exceptions=True)
+        if busy_s:
+            assert [getattr(outcome, "created", outcome) for outcome in outcomes] == [1, 1]
+        else:
+            assert [type(outcome) for outcome in outcomes] == [JournalLocked] * 2
+        assert (await learner.learn(examples(range(3)))).size == 3, "rows are free again"
+
+    run(memory, scenario, max_rows=3)
+    assert commits.groups == [[1], *([[1, 1]] if busy_s else []), [3]]
+
+
 def test_a_memory_that_takes_no_more_says_so_to_each(
     memory: ResidualMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: Sequence[Memories]) -> Future[list[Appended]]:
-        raise QueueFull("not sealed yet")
+    def full(_: Sequence[Memories], *, arrived: float) -> Future[list[Appended]]:
+        raise QueueFull(f"not sealed yet at {arrived}")
 
     async def scenario(learner: Learner) -> None:
         with monkeypatch.context() as patch:

@@ -98,7 +98,7 @@ def teach(model: FittedModel, states: Path) -> Taught:
                 builder.carry_out(SegmentPlan(first, last, [], None), catalogue, lease)
             )
     for id in ("digit-5", "digit-70", "fit-3"):
-        assert journal.forget(id) == 1
+        assert journal.forget(id) == [1]
     journal.close()
     return taught
 

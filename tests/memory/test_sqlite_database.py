@@ -1,9 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import apsw
 import pytest
 
-from service.errors import JournalUnavailable
+from service.errors import JournalLocked, JournalUnavailable
 from service.memory import sqlite_database
 from service.memory.sqlite_journal import SqliteJournal
 from tests.memory.examples import SHAPE, memories
@@ -87,4 +90,56 @@ def test_looking_for_changes_opens_it_again(path: Path, disk: Disk) -> None:
     assert journal.moved()
     with journal.changes(None) as changes:
         assert changes.living() == (3, 6)
+    journal.close()
+
+
+def test_another_write_of_this_process_is_waited_for_no_longer(path: Path) -> None:
+    path.parent.mkdir()
+    journal = SqliteJournal(path, SHAPE, busy_ms=60_000)
+    with (
+        journal._database.writing(),
+        pytest.raises(JournalLocked, match="this process has been writing for 20 ms"),
+    ):
+        journal.append([memories([1])], wait_ms=20)
+    assert journal.append([memories([1])], wait_ms=0)[0].created == 1
+    journal.close()
+
+
+def test_a_lock_of_another_process_is_waited_for_as_long_as_asked(path: Path) -> None:
+    path.parent.mkdir()
+    journal = SqliteJournal(path, SHAPE, busy_ms=60_000)
+    with closing(apsw.Connection(str(path))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for write in (
+            lambda: journal.append([memories([1])], wait_ms=20),
+            lambda: journal.forget("a", wait_ms=20),
+            lambda: journal.forget_source("s", wait_ms=20),
+        ):
+            with pytest.raises(JournalLocked, match="locked"):
+                write()
+    journal.close()
+
+
+def test_who_follows_does_not_wait_for_an_opening(
+    path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(path, disk)
+    journal = SqliteJournal(path, SHAPE, patient=True)
+    opening, let = Event(), Event()
+
+    def wait(path: Path, busy_ms: int) -> apsw.Connection:  # noqa: ARG001
+        opening.set()
+        assert let.wait(20)
+        raise apsw.BusyError("database is locked")
+
+    monkeypatch.setattr(sqlite_database, "_connect", wait)
+    with ThreadPoolExecutor(1) as pool:
+        write = pool.submit(journal.append, [memories([5])])
+        assert opening.wait(20)
+        with pytest.raises(JournalUnavailable, match="being opened again"):
+            journal.moved()
+        let.set()
+        with pytest.raises(JournalLocked):
+            write.result()
+    assert journal.find("b") is not None
     journal.close()

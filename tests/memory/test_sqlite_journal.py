@@ -113,24 +113,24 @@ def test_made_ids_differ_and_sort_by_age(journal: SqliteJournal) -> None:
 def test_fitted_memories_are_replaced_and_forgotten_by_id(journal: SqliteJournal) -> None:
     assert journal.append([memories([0], ids=["fit-3"])])[0].replaced == 1
     assert journal.append([memories([1], ids=["fit-10"])])[0].created == 1
-    assert journal.forget("fit-4") == 1
-    assert journal.forget("fit-4") == 0
-    assert journal.forget("fit-99") == 0
+    assert journal.forget("fit-4") == [1]
+    assert journal.forget("fit-4") == [0]
+    assert journal.forget("fit-99") == [0]
     assert sorted(journal.tombstones(-10, -1)) == [-5, -4]
-    assert journal.forget_source("fit") == 8
+    assert journal.forget_source("fit") == [8]
 
 
 def test_a_forgotten_id_can_be_added_again(journal: SqliteJournal) -> None:
     journal.append([memories([0], ids=["a"])])
-    assert journal.forget("a") == 1
+    assert journal.forget("a") == [1]
     assert journal.find("a") is None
     assert journal.append([memories([0], ids=["a"])])[0].created == 1
 
 
 def test_a_source_is_forgotten_whole_and_alone(journal: SqliteJournal) -> None:
     journal.append([memories(range(5), source="bad"), memories(range(5, 8), source="good")])
-    assert journal.forget_source("bad") == 5
-    assert journal.forget_source("bad") == 0
+    assert journal.forget_source("bad") == [5]
+    assert journal.forget_source("bad") == [0]
     assert journal.tombstones(1, 100) == [1, 2, 3, 4, 5]
     assert [record.sequence for record in journal.page(None, 0, 10)] == [6, 7, 8]
 
