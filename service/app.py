@@ -106,6 +106,11 @@ class ResmemApp:
         """Whether batches end, or nothing is served yet; see `Batcher.is_getting_on`."""
         return self._backend is None or self._backend.predictor.is_getting_on()
 
+    @property
+    def settings(self) -> Settings:
+        """As given."""
+        return self._settings
+
     async def reload(self) -> Reloaded:
         """Brings the version that the store marks current into service, beside requests.
 

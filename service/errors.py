@@ -1,8 +1,9 @@
 """Every error that a caller can cause or must know of, each with the answer that HTTP gives to it.
 
-bytes -> rows -> valid rows -> answered rows: `MalformedBody`, `BodyTooLarge` and
-`UnsupportedEncoding` end the first arrow, `InvalidInput` and `TooManyRows` the second, `QueueFull`,
-`NotReady` and `JournalUnavailable` the third.
+bytes -> request -> rows -> valid rows -> answered rows: `MalformedRequest`, `HeadTooLarge`,
+`RequestTimeout`, `Overloaded` and their like end the first arrow, `MalformedBody`, `BodyTooLarge`
+and `UnsupportedEncoding` the second, `InvalidInput` and `TooManyRows` the third, `QueueFull`,
+`NotReady` and `JournalUnavailable` the last.
 `service.api` turns any of them into the contract's body in one place.
 """
 
@@ -12,26 +13,35 @@ __all__ = [
     "BodyTooLarge",
     "BundleError",
     "CorruptFile",
+    "ExpectationFailed",
     "Forbidden",
     "ForeignOrigin",
+    "HeadTooLarge",
+    "HttpVersionNotSupported",
     "InvalidInput",
     "InvalidSettings",
     "JournalLocked",
     "JournalUnavailable",
     "LoadFailed",
     "MalformedBody",
+    "MalformedRequest",
     "MemoryNotFound",
     "ModelNotFound",
     "NotReady",
+    "Overloaded",
     "ProviderUnavailable",
     "QueueFull",
     "ReloadFailed",
+    "RequestTimeout",
     "ResmemError",
+    "TooManyConnections",
     "TooManyRows",
     "Unauthorized",
+    "UnknownMethod",
     "UnsafeLibrary",
     "UnsupportedEncoding",
     "UnsupportedMediaType",
+    "UnsupportedTransferCoding",
 ]
 
 
@@ -45,6 +55,13 @@ class ResmemError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
+
+
+class MalformedRequest(ResmemError):
+    """What arrived is not HTTP/1.1, or it is ambiguous where the request ends."""
+
+    code = "malformed_request"
+    status = 400
 
 
 class MalformedBody(ResmemError):
@@ -89,6 +106,13 @@ class ModelNotFound(ResmemError):
     status = 404
 
 
+class RequestTimeout(ResmemError):
+    """The head or the body of the request did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
+
+
 class ReloadFailed(ResmemError):
     """The version to bring into service will not do; the one that was served still is."""
 
@@ -124,6 +148,13 @@ class UnsupportedMediaType(ResmemError):
     status = 415
 
 
+class ExpectationFailed(ResmemError):
+    """The request has an `Expect` header that asks for something unknown."""
+
+    code = "expectation_failed"
+    status = 417
+
+
 class InvalidInput(ResmemError):
     """Well-formed, but not what the model or the contract takes; `field` says where."""
 
@@ -138,11 +169,53 @@ class QueueFull(ResmemError):
     status = 429
 
 
+class HeadTooLarge(ResmemError):
+    """The head of the request, or what surrounds the chunks of its body, is over the limit."""
+
+    code = "head_too_large"
+    status = 431
+
+
+class UnknownMethod(ResmemError):
+    """No route has this method, nor will one ever have it."""
+
+    code = "unknown_method"
+    status = 501
+
+
+class UnsupportedTransferCoding(ResmemError):
+    """The request has a `Transfer-Encoding` other than `chunked`."""
+
+    code = "unsupported_transfer_coding"
+    status = 501
+
+
+class TooManyConnections(ResmemError):
+    """`max_connections` are open, and none of them is idle."""
+
+    code = "too_many_connections"
+    status = 503
+
+
+class Overloaded(ResmemError):
+    """The bodies of requests in flight have all the memory that they may take."""
+
+    code = "overloaded"
+    status = 503
+
+
 class NotReady(ResmemError):
     """Still warming up, or draining before the end."""
 
     code = "not_ready"
     status = 503
+
+
+class HttpVersionNotSupported(ResmemError):
+    """The request is in another version than HTTP/1.0 or HTTP/1.1."""
+
+    code = "http_version_not_supported"
+    status = 505
 
 
 class JournalUnavailable(ResmemError):

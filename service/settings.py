@@ -128,6 +128,59 @@ class Settings(BaseSettings):
         ge=1024,
         description="Largest body of a request, after decompression; beyond it: 413.",
     )
+    max_head_bytes: int = Field(
+        64 * 2**10,
+        ge=1024,
+        le=2**20,
+        description="Largest head of a request, first line and headers; beyond it: 431.",
+    )
+    max_inflight_bytes: int | None = Field(
+        None,
+        ge=2**16,
+        description="Most memory that the bodies of requests in flight may take, what comes out "
+        "of compressed ones included, in all workers together; beyond it the answer is 503. By "
+        "default a quarter of the memory that the service may use.",
+    )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        le=2**20,
+        description="Most open connections of each worker; for one more an idle one is closed, "
+        "and where none is idle the answer is 503.",
+    )
+    head_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long the head of a request may take to arrive, and a new connection "
+        "to send anything; then 408, or the connection is closed.",
+    )
+    body_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long nothing of a body may arrive before the answer is 408.",
+    )
+    min_body_bytes_per_s: int = Field(
+        8192,
+        ge=1,
+        description="Rate at which a body must arrive, and an answer be read, once it has taken "
+        "longer than `body_timeout_s` or `send_timeout_s`; a slower body is answered with 408.",
+    )
+    send_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a client may read nothing of an answer before its connection is "
+        "ended.",
+    )
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a connection stays open between requests; longer than load "
+        "balancers in front keep theirs, so that they end it and not the server.",
+    )
     max_request_rows: int = Field(
         4096, ge=1, description="Most rows in one request; beyond it the answer is 413."
     )
@@ -245,6 +298,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_request_rows ({self.max_request_rows}) is more than max_queue_rows "
                 f"({self.max_queue_rows}): such a request could never be served"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_body_fits_the_memory(self) -> Self:
+        if self.max_inflight_bytes is not None and self.max_inflight_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_inflight_bytes ({self.max_inflight_bytes}) is less than max_body_bytes "
+                f"({self.max_body_bytes}): such a body could never be served; lower max_body_bytes"
             )
         return self
 

@@ -41,7 +41,7 @@ from service.api.schemas import (
     ReloadedBody,
 )
 from service.api.status import StatusRoutes
-from service.api.surface import ROUTES, Route
+from service.api.surface import EVERYWHERE, ROUTES, Route
 from service.telemetry.metrics import Metrics
 
 __all__ = ["build_api"]
@@ -156,7 +156,7 @@ def _add(
     error_body = inference_protocol.InferenceErrorBody if is_spoken_at(route.path) else ErrorBody
     answers: dict[int | str, dict[str, Any]] = {
         code: {"model": error_body, "description": HTTPStatus(code).phrase}
-        for code in route.codes
+        for code in sorted({*route.codes, *EVERYWHERE})
         if code >= 400
     }
     if body is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from io import BytesIO
 from typing import Any, Final
 
 import orjson
@@ -11,7 +12,16 @@ from service.api import _json_scan
 from service.api.content_coding import body_too_large, expand
 from service.errors import InvalidInput, MalformedBody
 
-__all__ = ["Disconnected", "decode_json", "decode_object", "quoted", "read_body"]
+__all__ = ["BODY_CHARGE", "Disconnected", "decode_json", "decode_object", "quoted", "read_body"]
+
+
+BODY_CHARGE: Final = "resmem.body_charge"
+"""An ASGI extension that our server offers: `(amount) -> None` counts bytes, or fewer bytes, that
+the body takes once it is decoded, and raises `Overloaded` where there is no memory for them. What
+arrives the server has counted itself, and it frees all of it when the app returns."""
+
+
+_NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
 
 _DEEPEST: Final = 1024
 """Lists and objects inside one another that the decoder takes."""
@@ -30,6 +40,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         BodyTooLarge: `Content-Length` says so, the stream has passed the limit, or what comes out
             of it.
         UnsupportedEncoding, MalformedBody: the encoding is not known, or the body is not in it.
+        Overloaded: there is no memory for what comes out of it.
         Disconnected: the client went away before the end.
     """
     coding = None
@@ -45,21 +56,28 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise body_too_large(limit)
     else:
         body = await _joined(message, receive, limit)
-    return body if coding is None else await expand(body, coding, limit)
+    if coding is None:
+        return body
+    charge = scope.get("extensions", _NO_EXTENSIONS).get(BODY_CHARGE, _count_nothing)
+    return await expand(body, coding, limit, charge)
 
 
 async def _joined(message: Message, receive: Receive, limit: int) -> bytes:
     """A body in several messages, the first of which is here."""
-    parts = bytearray()
+    parts = BytesIO()  # gives away what was written without a copy
     while True:
         if message["type"] == "http.disconnect":
             raise Disconnected
-        parts += message.get("body", b"")
-        if len(parts) > limit:
+        parts.write(message.get("body", b""))
+        if parts.tell() > limit:
             raise body_too_large(limit)
         if not message.get("more_body"):
-            return bytes(parts)
+            return parts.getvalue()
         message = await receive()
+
+
+def _count_nothing(amount: int) -> None:
+    """For servers that count no memory."""
 
 
 def quoted(*keys: str) -> dict[str, bytes]:

@@ -8,12 +8,13 @@ from typing import Final
 from service.api.auth import Scope
 from service.telemetry.metrics import Series
 
-__all__ = ["OTHER", "REASONS", "ROUTES", "Route", "series", "template_of"]
+__all__ = ["EVERYWHERE", "OTHER", "REASONS", "ROUTES", "Route", "series", "template_of"]
 
 OTHER: Final = "other"
 """The route label of every path that is none of ours."""
 
 REASONS: Final = (
+    "malformed_request",
     "malformed_body",
     "unauthorized",
     "forbidden",
@@ -22,19 +23,31 @@ REASONS: Final = (
     "memory_not_found",
     "model_not_found",
     "method_not_allowed",
+    "request_timeout",
     "reload_failed",
     "body_too_large",
     "too_many_rows",
     "unsupported_encoding",
     "unsupported_media_type",
+    "expectation_failed",
     "invalid_input",
     "queue_full",
+    "head_too_large",
+    "unknown_method",
+    "unsupported_transfer_coding",
     "not_ready",
+    "too_many_connections",
+    "overloaded",
+    "http_version_not_supported",
     "journal_unavailable",
     "internal",
 )
 
-_MODEL_ROWS: Final = (400, 413, 415, 422, 429, 500, 503)
+EVERYWHERE: Final = (400, 408, 431, 503)
+"""What any request may be answered with before it is known which route it is for; metrics count
+these answers for the route `OTHER`."""
+
+_MODEL_ROWS: Final = (400, 408, 413, 415, 422, 429, 500, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +119,5 @@ def series() -> Iterator[Series]:
         for code in route.codes:
             yield route.path, route.method, str(code)
     yield OTHER, "GET", "404"
+    for code in (*EVERYWHERE, 501):
+        yield OTHER, "other", str(code)

@@ -4,14 +4,19 @@ That library is part of Python from 3.14 on, and for older ones the same code as
 """
 
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-__all__ = ["compress", "expand"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+else:
+    Buffer = object
+
+__all__ = ["Expansion", "compress"]
 
 _FAST: Final = 1
 _OPTIONS: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 23}
@@ -23,19 +28,36 @@ def compress(body: bytes) -> bytes:
     return zstd.compress(body, _FAST)
 
 
-def expand(body: bytes, bound: int) -> bytes:
-    """The first `bound` bytes of a frame, or all if there are fewer.
+class Expansion:
+    """A decompressor of one frame, as the standard library has them for other codings."""
 
-    Raises:
-        ValueError: it is damaged, cut short or followed by something else.
-    """
-    stream = zstd.ZstdDecompressor(options=_OPTIONS)
-    try:
-        content = stream.decompress(body, bound)
-    except zstd.ZstdError as error:
-        raise ValueError(str(error)) from error
-    if len(content) < bound and not stream.eof:
-        raise ValueError("it is cut short")
-    if stream.eof and stream.unused_data:
-        raise ValueError("something follows its end")
-    return content
+    __slots__ = ("_stream",)
+
+    def __init__(self) -> None:
+        self._stream = zstd.ZstdDecompressor(options=_OPTIONS)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the frame is complete."""
+        return self._stream.eof
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether nothing more comes out of what was given."""
+        return self._stream.needs_input
+
+    @property
+    def unused_data(self) -> bytes:
+        """What follows the frame."""
+        return self._stream.unused_data
+
+    def decompress(self, data: Buffer, max_length: int) -> bytes:
+        """Up to so many bytes of what comes out.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            return self._stream.decompress(data, max_length)
+        except zstd.ZstdError as error:
+            raise ValueError(str(error)) from None

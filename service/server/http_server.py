@@ -1,20 +1,26 @@
 """Uvicorn around the app: what is the same for a server alone and for one of several workers."""
 
+import asyncio
 import logging
 import time
+from functools import partial
 from math import ceil
+from typing import cast
 
 import uvicorn
 
 from service.app import ResmemApp
-from service.server.whole_responses import WholeResponses
+from service.resources import usable_memory_bytes
+from service.server.body_budget import BodyBudget, default_budget_bytes
+from service.server.connections import ConnectionLimits, Connections
+from service.server.descriptors import usable_connections
+from service.server.protocol import HttpProtocol
+from service.settings import Settings
 from service.telemetry.logs import fields
 
 __all__ = ["HttpServer"]
 
 _BACKLOG = 2048
-_KEEP_ALIVE_S = 75
-"""Longer than the load balancers in front keep a connection, so that they end it, not we."""
 
 _log = logging.getLogger(__name__)
 
@@ -23,10 +29,12 @@ class HttpServer(uvicorn.Server):
     """Uvicorn, but to end it first turns new requests away and waits for those under way."""
 
     def __init__(self, app: ResmemApp, drain_s: float) -> None:
+        connections = _connections(app)
         config = uvicorn.Config(
             app.asgi,
             loop="uvloop",
-            http=WholeResponses,
+            # Uvicorn calls it as it would call a class, for each connection.
+            http=cast(type[asyncio.Protocol], partial(HttpProtocol, connections)),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -34,7 +42,6 @@ class HttpServer(uvicorn.Server):
             server_header=False,
             proxy_headers=False,  # nobody here asks where a request comes from
             backlog=_BACKLOG,
-            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=ceil(drain_s),
         )
         super().__init__(config)
@@ -65,3 +72,23 @@ class HttpServer(uvicorn.Server):
         ):
             return True
         return await super().on_tick(counter)
+
+
+def _connections(app: ResmemApp) -> Connections:
+    """What the settings allow the clients of this worker to do."""
+    settings = app.settings
+    budget = BodyBudget(_budget_bytes(settings), app.metrics.cells)
+    connections = Connections(
+        ConnectionLimits.of(settings),
+        usable_connections(settings.max_connections),
+        budget,
+        app.metrics,
+    )
+    app.metrics.watch(connections=lambda: len(connections), body_bytes=lambda: budget.used)
+    return connections
+
+
+def _budget_bytes(settings: Settings) -> int:
+    if settings.max_inflight_bytes is not None:
+        return settings.max_inflight_bytes
+    return default_budget_bytes(usable_memory_bytes(), settings.max_body_bytes)

@@ -23,6 +23,8 @@ class Gauge(IntEnum):
     QUEUE_ROWS = 2
     HEARTBEAT = 3
     """Moves while the worker gets on with its work; see `service.server.supervisor`."""
+    CONNECTIONS = 4
+    BODY_BYTES = 5
 
 
 class Restart(IntEnum):

@@ -45,6 +45,7 @@ _MORE_CODES: Final = ("400", "404", "405", "499", "500", "503", _OTHER)
 _STAGES: Final = ("decode", "base", "search", "combine", "encode")
 _PREDICTORS: Final = ("base", "resmem")
 _RESULTS: Final = ("created", "replaced", "unchanged")
+_CLOSED: Final = ("silent", "idle", "slow_reader", "evicted")
 
 
 class _Online(Protocol):
@@ -96,6 +97,8 @@ class Metrics:
         self._cells = cells = cells or Cells()
         self._memory: Callable[[], _Statistics] | None = None
         self._queued_rows: Callable[[], int] = int
+        self._connections: Callable[[], int] = int
+        self._body_bytes: Callable[[], int] = int
         self._model: dict[str, str] | None = None
         self._families: list[CounterFamily | HistogramFamily] = []
 
@@ -117,6 +120,13 @@ class Metrics:
         """By route: tells its histogram the seconds that a request took."""
         self.rejections = rejections.child
         """Counter of a reason."""
+        self.closed_connections = self._counter(
+            "connections_closed",
+            "Connections closed without a request to answer, or because its answer was not read.",
+            {"reason": _CLOSED},
+        ).child
+        """Counter of a reason: `silent` (no request came), `idle` (none came any more),
+        `slow_reader`, or `evicted` for the sake of a new one."""
         self._build_inference()
         self._build_memory()
         self._build_quality()
@@ -146,6 +156,16 @@ class Metrics:
         self._memory = memory
         self._queued_rows = queued_rows
 
+    @property
+    def cells(self) -> Cells:
+        """Where counts are kept."""
+        return self._cells
+
+    def watch(self, *, connections: Callable[[], int], body_bytes: Callable[[], int]) -> None:
+        """From now on gauges tell of this server's connections and the bodies that it holds."""
+        self._connections = connections
+        self._body_bytes = body_bytes
+
     def scrape(self) -> bytes:
         """All metrics in the Prometheus text format, `CONTENT_TYPE`."""
         return generate_latest(self._registry)
@@ -156,6 +176,8 @@ class Metrics:
         own[Gauge.HEARTBEAT] += beat
         own[Gauge.REQUESTS_IN_FLIGHT] = float(self._in_flight())
         own[Gauge.QUEUE_ROWS] = float(self._queued_rows())
+        own[Gauge.CONNECTIONS] = float(self._connections())
+        own[Gauge.BODY_BYTES] = float(self._body_bytes())
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for at each scrape."""
@@ -168,6 +190,11 @@ class Metrics:
         in_flight, queued = totals[Gauge.REQUESTS_IN_FLIGHT], totals[Gauge.QUEUE_ROWS]
         yield _gauge("requests_in_flight", "Requests being answered.", float(in_flight))
         yield _gauge("queue_rows", "Rows accepted and not yet answered.", float(queued))
+        connections, held = totals[Gauge.CONNECTIONS], totals[Gauge.BODY_BYTES]
+        yield _gauge("connections", "Open connections.", float(connections))
+        yield _gauge(
+            "inflight_body_bytes", "Memory that bodies of requests in flight take.", float(held)
+        )
         if self._model is not None:
             info = GaugeMetricFamily(
                 "resmem_model_info", "The model that is served; always 1.", labels=list(self._model)

@@ -1,4 +1,4 @@
-"""Uvicorn itself over a transport that remembers each write."""
+"""One request after the other over a transport that remembers each write."""
 
 import asyncio
 from typing import Any
@@ -8,14 +8,18 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.edge import WHOLE_RESPONSE
-from service.server.whole_responses import WholeResponses
+from service.api.surface import REASONS, series
+from service.server.body_budget import BodyBudget
+from service.server.connections import ConnectionLimits, Connections
+from service.server.protocol import HttpProtocol
+from service.telemetry.metrics import Metrics
 
 
 class Recorder(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[bytes] = []
-        self.closed = False
+        self.closed = self.half_closed = False
         self.read_paused = False
 
     def write(self, data: Any) -> None:
@@ -34,6 +38,18 @@ class Recorder(asyncio.Transport):
     def resume_reading(self) -> None:
         self.read_paused = False
 
+    def write_eof(self) -> None:
+        self.half_closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1234) if name in ("peername", "sockname") else default
+
 
 def answering(*bodies: bytes, status: int = 200, length: bool = True) -> ASGIApp:
     async def app(_: Scope, __: Receive, send: Send) -> None:
@@ -47,17 +63,26 @@ def answering(*bodies: bytes, status: int = 200, length: bool = True) -> ASGIApp
     return app
 
 
+def connected(app: ASGIApp, transport: Recorder) -> HttpProtocol:
+    """A protocol in the running loop, with a connection made."""
+    config = uvicorn.Config(app, ws="none", log_config=None)
+    config.load()
+    state = uvicorn.Server(config).server_state
+    state.default_headers = [(b"date", b"today")]
+    metrics = Metrics(series(), REASONS)
+    budget = BodyBudget(2**20, metrics.cells)
+    connections = Connections(ConnectionLimits(), 10, budget, metrics)
+    protocol = HttpProtocol(connections, config=config, server_state=state, app_state={})
+    protocol.connection_made(transport)
+    return protocol
+
+
 def exchange(app: ASGIApp, *requests: bytes) -> Recorder:
     """What is written for requests that come one after the other on one connection."""
     transport = Recorder()
 
     async def main() -> None:
-        config = uvicorn.Config(app, http=WholeResponses, ws="none", log_config=None)
-        config.load()
-        server = uvicorn.Server(config)
-        server.server_state.default_headers = [(b"date", b"today")]
-        protocol = WholeResponses(config, server.server_state, {})
-        protocol.connection_made(transport)
+        protocol = connected(app, transport)
         for request in requests:
             protocol.data_received(request)
             for _ in range(20):
@@ -122,10 +147,7 @@ def test_to_continue_is_said_at_once() -> None:
     head = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
 
     async def main() -> None:
-        config = uvicorn.Config(app, http=WholeResponses, ws="none", log_config=None)
-        config.load()
-        protocol = WholeResponses(config, uvicorn.Server(config).server_state, {})
-        protocol.connection_made(transport)
+        protocol = connected(app, transport)
         protocol.data_received(head)
         await asyncio.sleep(0.01)
         assert transport.writes == [b"HTTP/1.1 100 Continue\r\n\r\n"]
@@ -137,14 +159,49 @@ def test_to_continue_is_said_at_once() -> None:
     assert transport.writes[1].endswith(b"2\r\nok\r\n0\r\n\r\n")
 
 
-def test_an_app_that_dies_in_between_closes_after_what_it_said() -> None:
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+PART: Message = {"type": "http.response.body", "body": b"a", "more_body": True}
+
+
+@pytest.mark.parametrize(
+    ("messages", "status"), [([], b"500"), ([START], b"500"), ([START, PART], b"200")]
+)
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_app_that_ends_early(messages: list[Message], status: bytes, raises: bool) -> None:
+    """The client is answered where nothing went out yet, and the connection is closed."""
+
     async def app(_: Scope, __: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        raise RuntimeError
+        for message in messages:
+            await send(message)
+        if raises:
+            raise LookupError
 
     transport = exchange(app, GET)
     assert transport.closed
-    assert transport.writes[0].startswith(b"HTTP/1.1 200 OK")
+    assert len(transport.writes) == 1
+    assert transport.writes[0].startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [PART],
+        [START, START],
+        [{**START, "headers": [(b"content-length", b"2")]}, {**PART, "more_body": False}],
+        [{**START, "headers": [(b"content-length", b"0")]}, {**PART, "more_body": False}],
+        [{**START, "headers": [(b"a", b"b\r\nc: d")]}, {**PART, "more_body": False}],
+    ],
+)
+def test_an_app_that_breaks_the_protocol(messages: list[Message]) -> None:
+    """Nothing of the kind reaches the client, and the connection is closed."""
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    transport = exchange(app, GET)
+    assert transport.closed
+    assert b"c: d" not in b"".join(transport.writes)
 
 
 class Giving:
@@ -197,11 +254,10 @@ def test_whole_responses_to_pipelined_requests_keep_their_order() -> None:
         (get("/a", method="HEAD"), b"content-length: 2\r\n\r\n"),
     ],
 )
-def test_what_uvicorn_ends_otherwise_is_left_to_it(request_: bytes, ending: bytes) -> None:
-    app = Giving()
-    transport = exchange(app, request_)
-    assert app.taken == [False]
+def test_what_ends_the_connection_or_has_no_body(request_: bytes, ending: bytes) -> None:
+    transport = exchange(Giving(), request_)
     assert b"".join(transport.writes).endswith(ending)
+    assert transport.closed is (b"close" in ending)
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -210,10 +266,7 @@ def test_nothing_is_written_to_a_client_that_is_away_or_does_not_read(away: bool
     transport = Recorder()
 
     async def main() -> None:
-        config = uvicorn.Config(app, http=WholeResponses, ws="none", log_config=None)
-        config.load()
-        protocol = WholeResponses(config, uvicorn.Server(config).server_state, {})
-        protocol.connection_made(transport)
+        protocol = connected(app, transport)
         protocol.data_received(GET)
         if away:
             protocol.connection_lost(None)
