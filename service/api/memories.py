@@ -12,10 +12,12 @@ import orjson
 from fastapi import Path, Query, Response
 
 from service.api.card import ModelCard
+from service.api.cursor import cursor_of, sequence_in
 from service.api.gate import Gate
 from service.api.memorize import LONGEST_NAME
 from service.api.memory_body import memory_json
-from service.errors import MemoryNotFound
+from service.errors import InvalidInput, MemoryNotFound
+from service.excerpt import excerpt
 from service.memory.memory import ResidualMemory
 
 __all__ = ["MemoriesRoutes"]
@@ -44,19 +46,29 @@ class MemoriesRoutes:
         ] = None,
         limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 100,
         after: Annotated[
-            str | None, Query(max_length=LONGEST_NAME, description="`next` of the last page.")
+            str | None,
+            Query(
+                max_length=LONGEST_NAME,
+                description="`next` of the last page, as it was; or the id of a memory, to begin "
+                "behind where it is now.",
+            ),
         ] = None,
     ) -> Response:
-        """Lists memories, oldest first: those added online, or those of one source."""
+        """Lists memories, oldest first: those added online, or those of one source.
+
+        Who follows `next` to the end gets every memory that was there throughout exactly once,
+        whatever is added, replaced and forgotten meanwhile. One that is replaced moves to the end.
+        """
         card, memory = self._enter()
         memory.refresh()  # another worker may have forgotten some of the bundle's
         # One more than asked for tells whether there is a next page.
-        found = memory.records.page(source=source, limit=limit + 1, after=after)
+        start = 0 if after is None else _sequence_of(after, memory)
+        found = memory.records.page(source=source, limit=limit + 1, after=start)
         page = found[:limit]
         return _json(
             {
                 "memories": [memory_json(record, card) for record in page],
-                "next": page[-1].id if len(found) > limit else None,
+                "next": cursor_of(page[-1].sequence) if len(found) > limit else None,
             }
         )
 
@@ -81,6 +93,20 @@ class MemoriesRoutes:
     def _enter(self) -> tuple[ModelCard, ResidualMemory]:
         backend = self._gate.enter()
         return backend.card, backend.predictor.memory
+
+
+def _sequence_of(after: str, memory: ResidualMemory) -> int:
+    sequence = sequence_in(after)
+    if sequence is not None:
+        return sequence
+    try:
+        return memory.records.find(after).sequence
+    except MemoryNotFound as error:
+        raise InvalidInput(
+            f"after is {excerpt(after)}, which is neither `next` of an earlier page nor the id of "
+            "a memory; leave it out to begin with the oldest",
+            "after",
+        ) from error
 
 
 def _forgotten(count: int, memory: ResidualMemory) -> Response:

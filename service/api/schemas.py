@@ -195,7 +195,7 @@ class MemoriesBody(_Body):
     """A page of memories, oldest first."""
 
     memories: list[MemoryBody]
-    next: str | None = Field(description="`after` for the next page; null on the last one.")
+    next: str | None = Field(description="`after` for the next page, opaque; null on the last one.")
 
 
 class ForgottenBody(_Body):

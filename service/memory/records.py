@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.errors import InvalidInput, MemoryNotFound
+from service.errors import MemoryNotFound
 from service.memory import fitted
 from service.memory.journal import Journal, MemoryRecord
 from service.memory.sealed import SealedSegment
@@ -35,20 +35,18 @@ class Records:
             raise MemoryNotFound(f"no memory has the id {id!r}", "id")
         return record
 
-    def page(self, *, source: str | None, limit: int, after: str | None) -> list[MemoryRecord]:
-        """Up to `limit` memories, oldest first, that come after the one with the id `after`.
+    def page(self, *, source: str | None, limit: int, after: int = 0) -> list[MemoryRecord]:
+        """Up to `limit` memories, oldest first, behind the sequence `after`; 0 is the beginning.
 
-        Those of the bundle are listed where asked for by their source, `fit`.
-
-        Raises:
-            InvalidInput: no memory has the id `after`.
+        Those of the bundle, whose sequences fall from -1, are listed before the others where asked
+        for by their source, `fit`. The sequence need not be of a memory that is there: whatever
+        happened to it, the page begins at the same place.
         """
-        last = 0 if after is None else self._sequence_of(after)
         found: list[MemoryRecord] = []
-        if source == fitted.SOURCE and last <= 0:
-            found = self._page_fitted(fitted.row_of_sequence(last) + 1, limit)
+        if source == fitted.SOURCE and after <= 0:
+            found = self._page_fitted(fitted.row_of_sequence(after) + 1, limit)
         if self._journal is not None and len(found) < limit:
-            found += self._journal.page(source, max(last, 0), limit - len(found))
+            found += self._journal.page(source, max(after, 0), limit - len(found))
         return found
 
     def describe(self, sequences: Sequence[int]) -> list[MemoryRecord | None]:
@@ -61,12 +59,6 @@ class Records:
             else found.get(sequence)
             for sequence in sequences
         ]
-
-    def _sequence_of(self, id: str) -> int:
-        try:
-            return self.find(id).sequence
-        except MemoryNotFound as error:
-            raise InvalidInput(error.message, "after") from error
 
     def _find_fitted(self, id: str) -> MemoryRecord | None:
         rows = 0 if self._fitted is None else self._fitted.rows

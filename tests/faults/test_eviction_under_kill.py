@@ -55,7 +55,7 @@ class Writer:
                 self.next = int(end)
 
     def rows_in(self, memory: ResidualMemory) -> list[int]:
-        records = memory.records.page(source=self.name, limit=10**6, after=None)
+        records = memory.records.page(source=self.name, limit=10**6)
         return [int(record.id.partition("-")[2]) for record in records]
 
     def check(self, rows: list[int]) -> None:

@@ -131,8 +131,8 @@ def opened(state: Path, fitted: Path) -> Iterator[ResidualMemory]:
 
 def states_in(memory: ResidualMemory) -> States:
     """Every memory that the records know."""
-    records = memory.records.page(source=None, limit=10**6, after=None)
-    records += memory.records.page(source=names.SOURCE, limit=FITTED_ROWS, after=None)
+    records = memory.records.page(source=None, limit=10**6)
+    records += memory.records.page(source=names.SOURCE, limit=FITTED_ROWS)
     return {record.id: state_of(record.weight, record.source) for record in records}
 
 
@@ -161,7 +161,7 @@ def stored_memories(state: Path) -> list[StoredMemory]:
 def rebuild(state: Path, clean: Path, fitted: Path) -> None:
     """A fresh state with what the journal of another says, and nothing of its segments."""
     with opened(state, fitted) as old:
-        living = {r.id for r in old.records.page(source=names.SOURCE, limit=10**6, after=None)}
+        living = {r.id for r in old.records.page(source=names.SOURCE, limit=10**6)}
     with opened(clean, fitted) as memory:
         for row in range(FITTED_ROWS):
             if names.id_of(row) not in living:

@@ -35,7 +35,7 @@ def left(state: Path, size: int) -> set[str | None]:
     """The sources of what is left, once there are so many."""
     memory = ResidualMemory.open(state, fitted=None, shape=SHAPE, options=AN_HOUR)
     wait_until(lambda: memory.size == size)
-    sources = {record.source for record in memory.records.page(source=None, limit=99, after=None)}
+    sources = {record.source for record in memory.records.page(source=None, limit=99)}
     memory.close()
     return sources
 

@@ -88,7 +88,7 @@ def main(state: str, fitted: str, digits: str, name: str, seed: str) -> None:
     )
     say(Line("ready"))
     taught = OpenMemory(memory, Digits.load(Path(digits)))
-    records = memory.records.page(source=None, limit=10**6, after=None)
+    records = memory.records.page(source=None, limit=10**6)
     known = {record.id: state_of(record.weight, record.source) for record in records}
     first = "ab".index(name) * CLIENTS
     threads = []

@@ -123,7 +123,7 @@ def test_a_memory_of_fitted_rows_alone_cannot_be_written(fitted: Path) -> None:
         memory.append(memories([0]))
     with pytest.raises(JournalUnavailable):
         memory.forget("fit-0")
-    assert memory.records.page(source=None, limit=5, after=None) == []
+    assert memory.records.page(source=None, limit=5) == []
     memory.warm()
     memory.close()
 
