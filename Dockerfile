@@ -59,14 +59,15 @@ ENV PATH=/opt/resmem/bin:$PATH \
     RESMEM_HOST=0.0.0.0 \
     RESMEM_PORT=8080 \
     RESMEM_STORE=/models \
-    RESMEM_STATE_DIR=/var/lib/resmem
+    RESMEM_STATE_DIR=/var/lib/resmem \
+    RESMEM_SHUTDOWN_DELAY_S=5
 VOLUME /var/lib/resmem
 EXPOSE 8080
 USER 10001:10001
 WORKDIR /
 STOPSIGNAL SIGTERM
 COPY deploy/image/healthcheck.py /usr/local/lib/resmem/healthcheck.py
-# Healthy means ready for traffic: warmed up, and not draining.
+# Healthy means ready for traffic: warmed up, and not about to end.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-I", "-S", "/usr/local/lib/resmem/healthcheck.py"]
 ENTRYPOINT ["resmem"]

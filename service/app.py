@@ -49,6 +49,9 @@ class Fleet(Protocol):
     def others_answer(self) -> bool:
         """Whether this worker is one more beside those that answer requests already."""
 
+    def all_ready(self) -> bool:
+        """Whether every worker that takes requests can answer them."""
+
     def on_ready(self) -> None:
         """This worker answers requests from now on."""
 
@@ -78,7 +81,7 @@ class ResmemApp:
         self._reloads = Coalesced(self._reload, what="reloads")
         self._staging = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
-        self.gate = Gate()
+        self.gate = Gate(None if fleet is None else fleet.all_ready)
         self.metrics = Metrics(
             series(),
             REASONS,
@@ -101,6 +104,11 @@ class ResmemApp:
             reload=self.reload if fleet is None else fleet.reload,
             lifespan=self._lifespan,
         )
+
+    @property
+    def loading(self) -> bool:
+        """Whether the first model is still being loaded."""
+        return self._loading is not None and not self._loading.done()
 
     def is_getting_on(self) -> bool:
         """Whether batches end, or nothing is served yet; see `Batcher.is_getting_on`."""
@@ -231,7 +239,7 @@ class ResmemApp:
             self._fleet.on_ready()
 
     def _load_version(self, model: str) -> tuple[Bundle, Backend]:
-        if self.gate.failure is not None or self.gate.draining:
+        if self.gate.failure is not None or self.gate.leaving:
             raise NotReady("this server is ending")
         bundle = self._store.resolve(model)
         bundle.check()

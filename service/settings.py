@@ -254,11 +254,20 @@ class Settings(BaseSettings):
         description="How long a write waits for another process that has the journal locked; "
         "then the answer is 507.",
     )
+    shutdown_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="How long the server still takes requests after SIGTERM, while `/readyz` is "
+        "503 already, so that load balancers go elsewhere first; the image sets 5.",
+    )
     drain_s: float = Field(
         30.0,
         ge=0,
         allow_inf_nan=False,
-        description="How long requests under way may take to end when the server is told to stop.",
+        description="How long requests under way may take to end when the server is told to stop, "
+        "after `shutdown_delay_s`.",
     )
     predict_keys: Keys = Field(
         (),

@@ -123,7 +123,7 @@ def test_ended_while_it_loads(digits: FittedModel, tmp_path: Path) -> None:
             pass
 
     asyncio.run(short_life())
-    assert app.gate.draining
+    assert app.gate.leaving
     assert not list(tmp_path.rglob("*-wal"))
 
 

@@ -48,6 +48,7 @@ NAMES = [
     "capacity_bytes",
     "max_age_s",
     "busy_ms",
+    "shutdown_delay_s",
     "drain_s",
     "predict_keys",
     "memorize_keys",

@@ -33,6 +33,7 @@ is to be sent in messages."""
 _CLIENT_GONE: Final = 499
 """The status that metrics show where nobody was left to read one, as nginx has it."""
 _LONGEST_ID: Final = 128
+_CLOSE: Final[Header] = (b"connection", b"close")
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
 _ERROR: Final = "resmem.error"
 _SCOPES: Final = {(route.method, route.path): route.scope for route in ROUTES}
@@ -101,7 +102,7 @@ class Edge:
         crowd.size += 1
         sent = dict(scope["headers"])
         request_id = self._request_id(sent.get(b"x-request-id", b""))
-        reply = _Reply(scope, send, request_id.encode())
+        reply = _Reply(scope, send, request_id.encode(), self._gate)
         try:
             if (origin := sent.get(b"origin")) is not None:
                 reply.shared = self._origins.headers(origin)
@@ -159,9 +160,10 @@ class Edge:
 class _Reply:
     """The way back to the client; remembers which status went out."""
 
-    __slots__ = ("_request_id", "_scope", "_send", "shared", "status")
+    __slots__ = ("_gate", "_request_id", "_scope", "_send", "shared", "status")
 
-    def __init__(self, scope: Scope, send: Send, request_id: bytes) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: bytes, gate: Gate) -> None:
+        self._gate = gate
         self._scope = scope
         self._send = send
         self._request_id = (b"x-request-id", request_id)
@@ -173,9 +175,12 @@ class _Reply:
         length = (b"content-length", str(len(body)).encode())
         head = [length, self._request_id, *self.shared, *headers]
         self.status = status
-        whole = self._scope.get("extensions", _NO_EXTENSIONS).get(WHOLE_RESPONSE)
-        if whole is not None and whole(status, head, body):
-            return
+        if self._gate.closing:
+            head.append(_CLOSE)
+        else:
+            whole = self._scope.get("extensions", _NO_EXTENSIONS).get(WHOLE_RESPONSE)
+            if whole is not None and whole(status, head, body):
+                return
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -183,6 +188,8 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], self._request_id, *self.shared]
+            if self._gate.closing:
+                message["headers"].append(_CLOSE)
         await self._send(message)
 
 

@@ -1,6 +1,7 @@
-"""The gate: shut until a model is warm, and again once the server drains."""
+"""The gate: shut until a model is warm, and again when the service has ended."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,9 +32,11 @@ class Crowd:
 
 
 class Gate:
-    """Starting, then open, then draining; or failed. Belongs to the event loop."""
+    """Starting, then open, then leaving, then shut; or failed. Belongs to the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, others_ready: Callable[[], bool] | None = None) -> None:
+        """`others_ready` says whether all other workers that take requests can answer them."""
+        self._others_ready = others_ready
         self._backend: Backend | None = None
         self._earlier: list[Crowd] = []
         self.crowd = Crowd()
@@ -41,7 +44,11 @@ class Gate:
         self.bystanders = Crowd()
         """Where it does if no backend answers it: a reload must not wait for itself."""
         self._shut = False
-        self.draining = False
+        self.leaving = False
+        """Whether the service is going to end. Requests are answered, but it is not ready: whoever
+        distributes them should go elsewhere."""
+        self.closing = False
+        """Whether each answer is the last one on its connection."""
         self.failure: Exception | None = None
         """Why the model could not be loaded; the server should end then."""
 
@@ -63,21 +70,39 @@ class Gate:
             await asyncio.sleep(_LOOK_S)
         self._earlier = [crowd for crowd in self._earlier if crowd.size]
 
-    def drain(self) -> None:
-        """Lets no more requests in; those inside go on."""
-        self.draining = True
+    def leave(self) -> None:
+        """Says that the service is not ready any more; requests are answered as before."""
+        self.leaving = True
+
+    def close_connections(self) -> None:
+        """Has every answer from now on close its connection."""
+        self.closing = True
 
     def shut(self) -> None:
-        """Nobody waits any more for those inside."""
-        self.draining = self._shut = True
+        """Lets no more requests in, and nobody waits any more for those inside."""
+        self.leaving = self.closing = self._shut = True
+
+    def check_ready(self) -> Backend:
+        """What answers requests here, where it is wise to send some.
+
+        Raises:
+            NotReady: as `enter`; or the service is going to end, or another worker, which may get
+                the next request, is still loading the model.
+        """
+        backend = self.enter()
+        if self.leaving:
+            raise NotReady("the server is shutting down")
+        if self._others_ready is not None and not self._others_ready():
+            raise NotReady("another worker is still loading the model")
+        return backend
 
     def enter(self) -> Backend:
         """What to answer a request with.
 
         Raises:
-            NotReady: still starting, or draining.
+            NotReady: still starting, or the service has ended.
         """
-        if self.draining:
+        if self._shut:
             raise NotReady("the server is shutting down")
         if self.failure is not None:
             raise NotReady("the model could not be loaded; the server's log says why")

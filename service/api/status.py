@@ -58,11 +58,11 @@ class StatusRoutes:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     async def readyz(self) -> Response:
-        """Says whether requests are answered: 503 until the model is warm, and while draining.
+        """Says whether to send requests here: 503 until the model is warm, and before the end.
 
-        Of several workers the one that gets the request speaks for itself.
+        Of several workers each speaks for all that take requests.
         """
-        self._gate.enter()
+        self._gate.check_ready()
         return Response(b'{"status":"ready"}', media_type="application/json")
 
     async def metrics(self) -> Response:

@@ -8,13 +8,14 @@ from collections.abc import Coroutine
 from itertools import count
 from multiprocessing.connection import Connection
 from threading import Thread
-from typing import Any, Final
+from typing import Any
 
 from service.app import ResmemApp
 from service.coalesced import Coalesced
 from service.errors import ReloadFailed
 from service.reloaded import Reloaded
 from service.server.http_server import HttpServer
+from service.server.http_stop import STOP_GRACE_S
 from service.server.messages import (
     Abandon,
     Answer,
@@ -28,11 +29,9 @@ from service.server.messages import (
     ToSupervisor,
     ToWorker,
 )
-from service.telemetry.cells import Cells
+from service.telemetry.cells import Cells, Gauge
 
 __all__ = ["Control"]
-
-_GRACE_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +68,13 @@ class Control:
         """Whether another worker was ready when this one was started."""
         return self._others_answer
 
+    def all_ready(self) -> bool:
+        """Whether no worker takes requests that it cannot answer yet."""
+        return not any(self._cells.by_worker(Gauge.LOADING))
+
     def on_ready(self) -> None:
-        """Tells the supervisor that this worker answers requests."""
+        """Tells the supervisor and the other workers that this worker answers requests."""
+        self._cells.values[Gauge.LOADING] = 0.0
         self._tell(Ready())
 
     async def reload(self) -> Reloaded:
@@ -104,10 +108,10 @@ class Control:
         except RuntimeError:  # the loop is closed: the worker has ended already
             return
         try:
-            loop.call_soon_threadsafe(self._server.drain, "orphaned")
+            loop.call_soon_threadsafe(self._server.stop, "orphaned")
         except RuntimeError:
             return
-        time.sleep(drain_s + _GRACE_S)
+        time.sleep(drain_s + STOP_GRACE_S)
         os._exit(1)
 
     def _obey(self, message: ToWorker) -> None:
@@ -122,8 +126,8 @@ class Control:
                     asked.set_exception(ReloadFailed(reason))
                 else:
                     asked.set_result(reloaded)
-            case Drain(why):
-                self._server.drain(why)
+            case Drain(why, delay_s):
+                self._server.stop(why, delay_s=delay_s)
 
     async def _carry_out(self, order: Order) -> None:
         try:

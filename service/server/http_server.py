@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import time
 from functools import partial
 from math import ceil
@@ -14,6 +15,7 @@ from service.resources import usable_memory_bytes
 from service.server.body_budget import BodyBudget, default_budget_bytes
 from service.server.connections import ConnectionLimits, Connections
 from service.server.descriptors import usable_connections
+from service.server.http_stop import StopTimetable
 from service.server.protocol import HttpProtocol
 from service.settings import Settings
 from service.telemetry.logs import fields
@@ -26,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class HttpServer(uvicorn.Server):
-    """Uvicorn, but to end it first turns new requests away and waits for those under way."""
+    """Uvicorn, but it ends in steps that leave no request without an answer."""
 
     def __init__(self, app: ResmemApp, drain_s: float) -> None:
         connections = _connections(app)
@@ -47,19 +49,30 @@ class HttpServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._drain_s = drain_s
-        self._deadline: float | None = None
+        self._listeners: list[socket.socket] = []
+        self._refusing = False
+        self._timetable: StopTimetable | None = None
+        self._why = ""
 
     @property
-    def draining(self) -> bool:
+    def stopping(self) -> bool:
         """Whether the end has been asked for."""
-        return self._deadline is not None
+        return self._timetable is not None
 
-    def drain(self, why: str) -> None:
-        """Ends the server once the requests under way are answered, or `drain_s` are over."""
-        if not self.draining:
-            self._deadline = time.monotonic() + self._drain_s
-            self._app.gate.drain()
-            _log.info("draining", extra=fields(signal=why))
+    def stop(self, why: str, *, delay_s: float = 0.0) -> None:
+        """Ends the server in the steps of `StopTimetable`, `delay_s` + `drain_s` at most."""
+        if self.stopping:
+            return
+        self._timetable = StopTimetable(time.monotonic(), delay_s=delay_s, drain_s=self._drain_s)
+        self._why = why
+        self._app.gate.leave()
+        if delay_s:
+            _log.info("not ready any more", extra=fields(signal=why, shutdown_delay_s=delay_s))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn once its loop runs."""
+        self._listeners = sockets or []
+        await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; True ends the server."""
@@ -67,11 +80,33 @@ class HttpServer(uvicorn.Server):
         self._app.metrics.publish(beat=self._app.is_getting_on())
         if self._app.gate.failure is not None:
             return True
-        if self._deadline is not None and (
-            self._app.gate.in_flight() == 0 or time.monotonic() >= self._deadline
-        ):
+        if self._timetable is not None and self._advance(self._timetable, time.monotonic()):
             return True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn at the end of its loop; waits for requests until the same deadline."""
+        if self._timetable is not None:
+            left = self._timetable.left_s(time.monotonic())
+            self.config.timeout_graceful_shutdown = cast(int, left)  # any number of seconds will do
+        await super().shutdown(sockets)
+
+    def _advance(self, timetable: StopTimetable, now: float) -> bool:
+        """Does what is due in the timetable; whether that is all."""
+        if timetable.closes_connections(now):
+            self._app.gate.close_connections()
+        if timetable.refuses_connections(now) and not self._refusing:
+            self._refusing = True
+            for server in self.servers:
+                server.close()
+            for listener in self._listeners:
+                listener.close()
+            _log.info("draining", extra=fields(signal=self._why))
+        return timetable.is_over(
+            now,
+            in_flight=self._app.gate.in_flight(),
+            connections=len(self.server_state.connections),
+        )
 
 
 def _connections(app: ResmemApp) -> Connections:

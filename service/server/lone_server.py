@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+from threading import Timer
 from types import FrameType
 
 from service.app import ResmemApp
 from service.errors import QueueFull, ReloadFailed
 from service.server.http_server import HttpServer
+from service.server.http_stop import STOP_GRACE_S
 from service.server.listener import listening_socket, url_of
 from service.settings import Settings
 from service.telemetry import logs
@@ -30,15 +33,16 @@ def serve_alone(settings: Settings) -> int:
     app = ResmemApp(settings)
     with listening_socket(settings.host, settings.port) as listener:
         _log.info("starting", extra=fields(url=url_of(listener)))
-        LoneServer(app, settings.drain_s).run(sockets=[listener])
+        LoneServer(app, settings).run(sockets=[listener])
     return 0 if app.gate.failure is None else 2  # the log says why
 
 
 class LoneServer(HttpServer):
     """SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads."""
 
-    def __init__(self, app: ResmemApp, drain_s: float) -> None:
-        super().__init__(app, drain_s)
+    def __init__(self, app: ResmemApp, settings: Settings) -> None:
+        super().__init__(app, settings.drain_s)
+        self._delay_s = settings.shutdown_delay_s
         self._reloads: set[asyncio.Task[None]] = set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -47,10 +51,25 @@ class LoneServer(HttpServer):
         Not passed on to uvicorn, which would die of the signal in the end: to stop when told to is
         no failure, so the exit status is 0.
         """
-        if self.draining:
+        if self.stopping:
             self.should_exit = self.force_exit = True
-        else:
-            self.drain(signal.Signals(sig).name)
+            return
+        # A person who presses Ctrl-C has nobody to warn.
+        delay_s = self._delay_s if sig == signal.SIGTERM else 0.0
+        last = Timer(
+            delay_s + self._drain_s + STOP_GRACE_S, _end_now, [1, "stopping takes too long"]
+        )
+        last.daemon = True
+        last.start()
+        self.stop(signal.Signals(sig).name, delay_s=delay_s)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second; True ends the server."""
+        over = await super().on_tick(counter)
+        if over and self.stopping and self._app.loading:
+            # Nothing was promised to anybody yet, and nothing else ends a thread that loads.
+            _end_now(0, "the model was still being loaded")
+        return over
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn once its loop runs."""
@@ -69,3 +88,9 @@ class LoneServer(HttpServer):
             return  # the log has it
         except QueueFull as error:
             _log.warning("SIGHUP is ignored: %s", error)
+
+
+def _end_now(status: int, why: str) -> None:
+    """Ends the process; what was acknowledged is on the disk."""
+    _log.warning("ended without more ado: %s", why)
+    os._exit(status)

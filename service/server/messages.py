@@ -69,6 +69,8 @@ class Drain:
     """Answer what is under way, then end."""
 
     why: str
+    delay_s: float = 0.0
+    """How long to take requests before that, while not ready any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,8 @@ class Supervisor:
         for stop in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(stop, self._on_stop, stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._reload_logged()))
+        for worker in range(self._settings.workers):
+            self._board.starting(worker)
         self._begin(self._watch())
         async with asyncio.TaskGroup() as group:
             for worker in range(self._settings.workers):
@@ -149,6 +151,8 @@ class Supervisor:
     async def _live(self, worker: int) -> "_End":
         """One life of a worker, and how it ended."""
         stacks = StackDump()
+        if not self._ready_lives():
+            self._board.starting(worker)
         try:
             life = await WorkerProcess.start(
                 self._assignment(worker, stacks.descriptor),
@@ -159,6 +163,7 @@ class Supervisor:
             )
         except OSError as error:  # as where a container may have no more processes
             stacks.read()
+            self._board.ended(worker)
             return _End(f"not started: {error}")
         self._lives[worker] = life
         if self._stopping.is_set() or life.model != self._served:
@@ -226,9 +231,13 @@ class Supervisor:
         self._status = status
         self._stopping.set()
         _log.info("stopping", extra=fields(signal=why))
+        # A person who presses Ctrl-C has nobody to warn.
+        delay_s = self._settings.shutdown_delay_s if why == signal.SIGTERM.name else 0.0
+        # As the workers do: who comes from now on is to be refused, not kept waiting.
+        asyncio.get_running_loop().call_later(delay_s, self._listener.close)
         for life in self._lives.values():
             if life.ready:
-                life.retire(why)
+                life.retire(why, delay_s=delay_s)
             else:  # still loading: nobody waits for its answers
                 life.kill()
 

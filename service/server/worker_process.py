@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Final
 
 from service.child_command import module_command
+from service.server.http_stop import STOP_GRACE_S
 from service.server.messages import (
     Abandon,
     Answer,
@@ -31,8 +32,6 @@ __all__ = ["WorkerProcess"]
 
 _LAST_WORDS_S: Final = 10.0
 """From the end of its pipe to its own."""
-_GRACE_S: Final = 5.0
-"""What it may take to end beyond the time for its requests."""
 _DUMP_S: Final = 1.0
 """What a worker that hangs has to write down where its threads are."""
 
@@ -169,11 +168,15 @@ class WorkerProcess:
             self.dismissed = True
             self.kill()
 
-    def retire(self, why: str) -> None:
-        """Has it answer what is under way and end, and ends it when the time for that is over."""
+    def retire(self, why: str, *, delay_s: float = 0.0) -> None:
+        """Has it answer what is under way and end, and ends it when the time for that is over.
+
+        For `delay_s` before that it still takes requests, though it is not ready any more.
+        """
         self.dismissed = True
-        self.send(Drain(why))
-        asyncio.get_running_loop().call_later(self._drain_s + _GRACE_S, self.kill)
+        self.send(Drain(why, delay_s))
+        patience = delay_s + self._drain_s + STOP_GRACE_S
+        asyncio.get_running_loop().call_later(patience, self.kill)
 
     def heartbeat(self) -> float:
         """What moves while it gets on with its work."""

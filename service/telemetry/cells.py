@@ -25,6 +25,8 @@ class Gauge(IntEnum):
     """Moves while the worker gets on with its work; see `service.server.supervisor`."""
     CONNECTIONS = 4
     BODY_BYTES = 5
+    LOADING = 6
+    """1 while a worker takes requests that it cannot answer yet, and before it does; else 0."""
 
 
 class Restart(IntEnum):
@@ -66,6 +68,10 @@ class Board:
             for first in range(0, workers * _ROW_BYTES, _ROW_BYTES)
         ]
         """The same, each worker's, five times quicker than numpy to touch one by one."""
+
+    def starting(self, worker: int) -> None:
+        """Says that a worker will take requests before it has loaded the model."""
+        self.cells[worker, Gauge.LOADING] = 1.0
 
     def ended(self, worker: int) -> None:
         """Clears the gauges of a worker that is no more."""

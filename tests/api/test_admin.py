@@ -178,10 +178,14 @@ def test_who_may(digits: FittedModel, start: Start) -> None:
         assert answer.status_code == status
 
 
-def test_not_while_it_drains(digits: FittedModel, start: Start) -> None:
+def test_not_before_the_end(digits: FittedModel, start: Start) -> None:
     service = start(digits)
-    service.app.gate.drain()
+    service.app.gate.leave()
     answer: httpx.Response = service.request("POST", "/admin/reload")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "reload_failed")
+    assert "this server is ending" in answer.json()["error"]["message"]
+    service.app.gate.shut()
+    answer = service.request("POST", "/admin/reload")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
 
 

@@ -341,9 +341,29 @@ def test_our_own_mistakes(
     assert "ZeroDivisionError: secret" in caplog.text
 
 
-def test_draining(digits: FittedModel, start: Start) -> None:
+def test_before_the_end(digits: FittedModel, start: Start) -> None:
+    """Nothing but readiness fails, so that no request does while others go elsewhere."""
     service = start(digits)
-    service.app.gate.drain()
+    service.app.gate.leave()
+    answer = service.get("/readyz")
+    error(answer, 503, "not_ready")
+    assert answer.headers["retry-after"]
+    for path in ("/model", "/memories", "/healthz", "/metrics"):
+        assert service.get(path).status_code == HTTPStatus.OK
+    assert "connection" not in service.post("/predict", {"inputs": [ROW]}).headers
+    service.app.gate.close_connections()
+    for answer in (
+        service.post("/predict", {"inputs": [ROW]}),
+        service.get("/readyz"),
+        service.get("/model"),
+        service.get("/nowhere"),
+    ):
+        assert answer.headers["connection"] == "close"
+
+
+def test_at_the_end(digits: FittedModel, start: Start) -> None:
+    service = start(digits)
+    service.app.gate.shut()
     for path in ("/readyz", "/model", "/memories", "/memories/a"):
         answer = service.get(path)
         error(answer, 503, "not_ready")

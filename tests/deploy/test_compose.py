@@ -1,11 +1,13 @@
 """compose.yaml, read as a file: what each service may do."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from service.server.http_stop import STOP_GRACE_S
 from service.settings import Settings
 
 
@@ -46,9 +48,18 @@ def test_settings_that_are_passed_on_exist(compose: dict[str, Any]) -> None:
         assert name.removeprefix("RESMEM_").lower() in Settings.model_fields
 
 
-def test_stopping_leaves_time_to_drain(compose: dict[str, Any]) -> None:
+def test_stopping_leaves_time_to_drain(compose: dict[str, Any], root: Path) -> None:
+    """Docker kills what has not ended by then."""
+    image = (root / "Dockerfile").read_text()
+    (delay,) = re.findall(r"RESMEM_SHUTDOWN_DELAY_S=(\d+)", image)
+    assert "RESMEM_DRAIN_S=" not in image
+    assert float(delay) > 0
+    needed = float(delay) + Settings.model_fields["drain_s"].default + STOP_GRACE_S
     seconds = int(compose["services"]["resmem"]["stop_grace_period"].removesuffix("s"))
-    assert seconds > Settings.model_fields["drain_s"].default
+    assert needed < seconds
+    told = (root / "deploy/README.md").read_text()
+    for advice in ("docker stop --time ", "terminationGracePeriodSeconds: "):
+        assert re.findall(rf"{advice}(\d+)", told) == [str(seconds)]
 
 
 def test_gpu_file_changes_only_the_service(root: Path) -> None:

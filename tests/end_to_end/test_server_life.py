@@ -5,14 +5,34 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 
 ROW = [0.0] * 64
+SLOW_LOAD = """
+import sys
+import time
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "service.assembly":
+            import onnxruntime
+
+            class Session(onnxruntime.InferenceSession):
+                def __init__(self, *arguments, **options):
+                    time.sleep(3600)
+
+            onnxruntime.InferenceSession = Session
+        return None
+
+sys.meta_path.insert(0, Slow())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -113,31 +133,101 @@ def test_told_to_end(digits: FittedModel, tmp_path: Path, signum: signal.Signals
     assert not list(tmp_path.rglob("*-wal")), "the journal was not closed"
 
 
+@contextmanager
+def half_a_request(server: Server) -> Iterator[tuple[socket.socket, bytes]]:
+    """A connection on which a request is under way, and the rest of that request."""
+    url = server.client.base_url
+    body = json.dumps({"inputs": [ROW]}).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((url.host, url.port or 80), timeout=60) as slow:
+        slow.sendall(head.encode() + body[:10])
+        # Only once it is seen to be under way.
+        while "resmem_requests_in_flight 2.0" not in server.client.get("/metrics").text:
+            pass
+        yield slow, body[10:]
+
+
+def test_leaving(digits: FittedModel, tmp_path: Path) -> None:
+    """After SIGTERM only readiness fails for a while, and late in it connections are closed."""
+    with Server(digits.store, tmp_path, ["--shutdown-delay-s", "3"]) as server:
+        assert server.client.get("/readyz").status_code == 200
+        server.terminate()
+        server.wait_for("not ready any more")
+        answer = server.client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "not_ready"
+        assert answer.headers["retry-after"]
+        assert server.client.get("/healthz").status_code == 200
+        closed: list[bool] = []
+        while not any(closed):
+            answer = server.client.post("/predict", json={"inputs": [ROW]})
+            assert answer.status_code == 200
+            closed.append(answer.headers.get("connection") == "close")
+        assert not closed[0]
+        taught = server.client.post("/memorize", json={"inputs": [ROW], "targets": [1]})
+        assert taught.status_code == 201
+        assert server.status() == 0
+        assert server.whole_log()[-1] == "draining"
+
+
 def test_draining(digits: FittedModel, tmp_path: Path) -> None:
-    """A request under way is answered; those that come are turned away; then it ends with 0."""
-    with Server(digits.store, tmp_path) as server:
+    """What is under way is answered, also on a connection that was idle; nobody else gets in."""
+    with Server(digits.store, tmp_path) as server, httpx.Client(timeout=60) as idle:
         url = server.client.base_url
-        body = json.dumps({"inputs": [ROW]}).encode()
-        head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
-        with socket.create_connection((url.host, url.port or 80), timeout=60) as slow:
-            slow.sendall(head.encode() + body[:10])
-            # Only once this one is seen to be under way.
-            while "resmem_requests_in_flight 2.0" not in server.client.get("/metrics").text:
-                pass
+        assert idle.get(f"{url}/healthz").status_code == 200
+        with half_a_request(server) as (slow, rest):
             server.terminate()
             server.wait_for("draining")
-            for answer in (
-                server.client.get("/readyz"),
-                server.client.post("/predict", json={"inputs": [ROW]}),
-                server.client.post("/memorize", json={"inputs": [ROW], "targets": [1]}),
-            ):
-                assert answer.status_code == 503
-                assert answer.json()["error"]["code"] == "not_ready"
-                assert answer.headers["retry-after"]
-            assert server.client.get("/healthz").status_code == 200
-            slow.sendall(body[10:])
-            assert slow.recv(65536).startswith(b"HTTP/1.1 200")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((url.host, url.port or 80), timeout=60)
+            answer = server.client.post("/predict", json={"inputs": [ROW]})
+            assert answer.status_code == 200
+            assert answer.headers["connection"] == "close"
+            assert idle.get(f"{url}/readyz").status_code == 503
+            slow.sendall(rest)
+            answered = slow.recv(65536)
+            assert answered.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in answered
         assert server.status() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_body_that_never_ends_delays_the_stop_once(
+    digits: FittedModel, tmp_path: Path, workers: int
+) -> None:
+    """It took drain_s twice, and the end, with the closing of the journal, was cut off."""
+    with Server(digits.store, tmp_path, ["--drain-s", "6"], workers=workers) as server:
+        with half_a_request(server):
+            server.terminate()
+            assert server.status() == 0
+        assert not any("without more ado" in message for message in server.whole_log())
+    assert not list(tmp_path.rglob("*-wal")), "the journal was not closed"
+
+
+def test_ctrl_c_warns_nobody(digits: FittedModel, tmp_path: Path) -> None:
+    with Server(digits.store, tmp_path, ["--shutdown-delay-s", "3600"]) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.status() == 0
+        assert server.whole_log()[-1] == "draining"
+
+
+def test_stopped_while_the_model_is_loaded(digits: FittedModel, tmp_path: Path) -> None:
+    """It waited until all was loaded."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_LOAD)
+    server = Server(digits.store, tmp_path / "state", environment={"PYTHONPATH": str(tmp_path)})
+    try:
+        url = server.wait_for("starting")["url"]
+        while True:
+            with suppress(httpx.TransportError):
+                assert httpx.get(f"{url}/readyz", timeout=60).status_code == 503
+                break
+        server.terminate()
+        assert server.status() == 0
+    finally:
+        server.process.kill()
+        server.whole_log()
+        assert server.process.stderr is not None
+        server.process.stderr.close()
 
 
 def test_told_twice_it_does_not_wait(digits: FittedModel, tmp_path: Path) -> None:

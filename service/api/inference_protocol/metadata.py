@@ -37,8 +37,8 @@ class MetadataRoutes:
         return _json({"live": True})
 
     async def ready(self) -> Response:
-        """Says whether requests are answered: 503 until the model is warm, and while draining."""
-        self._gate.enter()
+        """Says whether to send requests here: 503 until the model is warm, and before the end."""
+        self._gate.check_ready()
         return _json({"ready": True})
 
     async def model(self, request: Request) -> Response:
@@ -60,7 +60,9 @@ class MetadataRoutes:
 
     async def model_ready(self, request: Request) -> Response:
         """Says whether the model answers: 503 as for the server, 404 where another is served."""
-        return _json({"name": self._card(request).name, "ready": True})
+        card = self._card(request)
+        self._gate.check_ready()
+        return _json({"name": card.name, "ready": True})
 
     def _card(self, request: Request) -> ModelCard:
         card = self._gate.enter().card

@@ -66,12 +66,16 @@ def test_another_model(digits_service: LocalService, model: str, end: str) -> No
     error(digits_service.get(f"/v2/models/{model}{end}"), 404, "model_not_found", says="not served")
 
 
-def test_while_draining(digits: FittedModel, start: Start) -> None:
+def test_before_the_end(digits: FittedModel, start: Start) -> None:
     service = start(digits)
-    service.app.gate.drain()
-    assert service.get("/v2/health/live").status_code == service.get("/v2").status_code == 200
-    for path in ("/v2/health/ready", "/v2/models/digits", "/v2/models/digits/ready"):
+    service.app.gate.leave()
+    for path in ("/v2/health/live", "/v2", "/v2/models/digits"):
+        assert service.get(path).status_code == 200
+    for path in ("/v2/health/ready", "/v2/models/digits/ready"):
         error(service.get(path), 503, "not_ready")
+    service.app.gate.shut()
+    assert service.get("/v2/health/live").status_code == 200
+    error(service.get("/v2/models/digits"), 503, "not_ready")
 
 
 def test_the_metadata_follow_a_reload(digits: FittedModel, start: Start) -> None:
