@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?=
 ARGS ?=
+KILLS ?= 300
 export VENV PYTHON
 
 # What an installed environment depends on: editing Python alone needs no new install.
@@ -30,6 +31,15 @@ serve: $(BIN)/.installed-cpu ## Serve the models in model_store on 127.0.0.1:808
 test: $(BIN)/.installed-dev ## Run the tests (ARGS="-k journal" for some of them)
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: kills
+kills: $(BIN)/.installed-dev ## Kill processes 300 times in each of the tests that do (KILLS=..., half an hour and more)
+	@RESMEM_KILLS=$(KILLS) $(BIN)/pytest --log-cli-level=INFO tests/faults/test_kill.py \
+		tests/faults/test_kill_servers.py tests/faults/test_reload_under_kill.py $(ARGS)
+
+.PHONY: soak
+soak: $(BIN)/.installed-bench ## Ten minutes of a hostile client beside a polite one (ARGS="--minutes 60")
+	@$(BIN)/python -m benchmarks.speed.hostile $(ARGS)
+
 .PHONY: lint
 lint: $(BIN)/.installed-dev ## Check style, format and types
 	@status=0; for check in "ruff check ." "ruff format --check ." mypy; do \
@@ -51,6 +61,6 @@ bench-servers: $(BIN)/.installed-bench ## Install the servers that benchmarks.sp
 
 .PHONY: clean
 clean: ## Remove what was built; state and model_store stay
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/out
+	@rm -rf $(VENV) $(VENV)-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/out
 	@rm -f service/*/*.so
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -44,11 +44,8 @@ class Checkout:
         """What ran, in order."""
         calls = self.folder / "calls"
         calls.unlink(missing_ok=True)
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("MAKE", "RESMEM_", "MFLAGS"))
-        }
+        # Nothing of a `make test` that these tests may be run by: no ARGS, no VENV, no PYTHON.
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         subprocess.run(
             ["make", *arguments],
             cwd=self.folder,
@@ -77,6 +74,13 @@ def test_serve_passes_the_settings_on(checkout: Checkout) -> None:
 def test_tests_bring_what_serving_needs(checkout: Checkout) -> None:
     assert checkout.make("test", "ARGS=-k journal") == ["install dev", "pytest -k journal host="]
     assert checkout.make("serve") == ["resmem serve host="]
+
+
+def test_the_long_run_tells_the_tests_how_often_to_kill(checkout: Checkout) -> None:
+    installed = checkout.folder / "deploy/venv.sh"
+    installed.write_text(INSTALLER.replace("host=$RESMEM_HOST", "kills=$RESMEM_KILLS"))
+    assert checkout.make("kills")[-1].endswith("kills=300")
+    assert checkout.make("kills", "KILLS=7")[-1].endswith("kills=7")
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "setup.py", "service/memory/native/kernel.cpp"])
