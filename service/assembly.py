@@ -38,7 +38,7 @@ def assemble(bundle: Bundle, settings: Settings, metrics: Metrics) -> Backend:
         settings.state_dir / manifest.name / manifest.version,
         fitted=bundle.memories_path,
         shape=manifest.memory_shape(),
-        options=_memory_options(settings),
+        options=_memory_options(bundle, settings),
         observer=metrics,
     )
     try:
@@ -64,7 +64,7 @@ def assemble(bundle: Bundle, settings: Settings, metrics: Metrics) -> Backend:
     return Backend(_card(bundle, model.provider, settings), predictor)
 
 
-def _memory_options(settings: Settings) -> MemoryOptions:
+def _memory_options(bundle: Bundle, settings: Settings) -> MemoryOptions:
     return MemoryOptions(
         growing_bytes=settings.growing_bytes,
         max_growing_bytes=settings.max_growing_bytes,
@@ -75,6 +75,7 @@ def _memory_options(settings: Settings) -> MemoryOptions:
             max_age_s=settings.max_age_s,
         ),
         busy_ms=settings.busy_ms,
+        graph=bundle.manifest.graph_settings(),
     )
 
 

@@ -129,7 +129,9 @@ def _measure(path: Path) -> tuple[int, float]:
     manifest = bundle.manifest
     model = BaseModel(bundle.model_path, inputs=manifest.inputs, provider="cpu")
     queries = model.run(Rows({"pixels": digits()[0][:_QUERIES]})).embeddings
-    vectors = GraphVectors(bundle.memories_path / "graph.hnsw", manifest.embedding.dim)
+    vectors = GraphVectors(
+        bundle.memories_path / "graph.hnsw", manifest.embedding.dim, manifest.memories
+    )
     rows = vectors.take(np.arange(len(vectors)))
     squares = (rows**2).sum(axis=1) - 2 * queries @ rows.T
     nearest = np.argpartition(squares, _K, axis=1)[:, :_K]

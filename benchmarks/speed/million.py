@@ -155,7 +155,7 @@ def serve(store: Path, rows: Floats, workers: int) -> tuple[float, Footprint]:
 
 def recall(memory: ResidualMemory, segment: Path, rows: Floats) -> float:
     """Share of the true k nearest among those found."""
-    vectors = GraphVectors(segment / "graph.hnsw", DIM)
+    vectors = GraphVectors(segment / "graph.hnsw", DIM, SealedSegment.open(segment, SHAPE).rows)
     best = np.full((len(rows), _RULE.k), np.inf, np.float32)
     named = np.zeros((len(rows), _RULE.k), np.int64)
     for begin in range(0, len(vectors), 50_000):

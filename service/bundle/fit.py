@@ -218,7 +218,8 @@ def _build(
     """Build the segment, then find out how broadly its graph must be searched."""
     setting, folder = choice.setting, draft.path / "memories"
     with progress.bar("building the graph", len(rows)) as advance:
-        build_segment(folder, rows, settings.graph, shape, progress=advance)
+        # Whatever it finds: the recall is measured next, at every breadth, and reported.
+        build_segment(folder, rows, settings.graph, shape, progress=advance, least_recall=0)
     asked = held_out.report.first(_RECALL_QUERIES)
     ef, recall = choose_ef(
         folder,

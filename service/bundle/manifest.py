@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from service.inference.residuals import Task
 from service.inference.tensor_spec import TensorSpec
 from service.memory.codec import FLOAT32, ResidualCodec
+from service.memory.graph_settings import GraphSettings
 from service.memory.segment_rows import MemoryShape
 from service.memory.soft_knn import SoftKnn
 
@@ -191,6 +192,11 @@ class Manifest(_Part):
         """What every memory of this model looks like."""
         codec = ResidualCodec.named(self.residuals)
         return MemoryShape(self.embedding.dim, self.outputs, self.task, codec)
+
+    def graph_settings(self) -> GraphSettings:
+        """How segments of memories added online are built: on one thread, since the service has
+        better use for the others, and held against the breadth at which they are searched."""
+        return GraphSettings(threads=1, ef=max(self.parameters.ef, self.parameters.k))
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:

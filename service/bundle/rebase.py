@@ -7,7 +7,7 @@ only read, may be served meanwhile, and stays whole.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from service.errors import BundleError
 from service.inference.base_model import BaseModel, Provider
 from service.memory import fitted
 from service.memory.journal import StoredMemory
+from service.memory.options import MemoryOptions
 from service.memory.sqlite_takeover import Totals
 from service.memory.sqlite_upkeep import count_memories
 from service.memory.state_folders import StateFolders
@@ -68,7 +69,11 @@ class _Run:
         if 0 < done < total:
             self._progress.say(f"going on: {done} of {total} memories are done")
         self._catch_up(takeover, journal, batch_rows)
-        takeover.seal(lambda rows: self._progress.say(f"building the graph of {rows} memories"))
+        graph = replace(self._manifest.graph_settings(), threads=0)
+        takeover.seal(
+            lambda rows: self._progress.say(f"building the graph of {rows} memories"),
+            MemoryOptions(graph=graph),
+        )
         # Once more: the first time may have taken hours, this one does not.
         self._catch_up(takeover, journal, batch_rows)
         takeover.check()

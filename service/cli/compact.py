@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
         place.folders.root,
         fitted=place.bundle.memories_path,
         shape=place.bundle.manifest.memory_shape(),
-        options=MemoryOptions(maintain=False),
+        options=MemoryOptions(maintain=False, graph=place.bundle.manifest.graph_settings()),
     )
     try:
         removed = memory.compact()

@@ -45,6 +45,7 @@ def run(args: Namespace) -> int:
             place.folders,
             place.bundle.manifest.memory_shape(),
             forget_damaged=args.forget_damaged,
+            graph=place.bundle.manifest.graph_settings(),
             advance=advance,
         )
     for entry in repaired.rebuilt:

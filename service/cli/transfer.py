@@ -88,6 +88,7 @@ def run_import(args: Namespace) -> int:
     from service.bundle.progress import Terminal
     from service.maintenance.importer import import_memories
     from service.memory.memory import ResidualMemory
+    from service.memory.options import MemoryOptions
 
     place = find_place(args)
     place.bundle.check()
@@ -95,6 +96,7 @@ def run_import(args: Namespace) -> int:
         place.folders.root,
         fitted=place.bundle.memories_path,
         shape=place.bundle.manifest.memory_shape(),
+        options=MemoryOptions(graph=place.bundle.manifest.graph_settings()),
     )
     try:
         done = import_memories(

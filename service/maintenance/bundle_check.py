@@ -54,7 +54,7 @@ def check_bundle(bundle: Bundle, advance: Callable[[int], None]) -> Iterator[Fin
 def _check_memories(bundle: Bundle) -> int:
     folder, shape = bundle.memories_path, bundle.manifest.memory_shape()
     segment = SealedSegment.open(folder, shape)
-    vectors = GraphVectors(folder / "graph.hnsw", shape.dim)
+    vectors = GraphVectors(folder / "graph.hnsw", shape.dim, segment.rows)
     sequences = np.load(folder / "sequences.npy", mmap_mode="r")
     rows = np.arange(segment.rows)
     if segment.rows != bundle.manifest.memories:

@@ -56,6 +56,7 @@ def restore(
                     StateFolders(draft),
                     bundle.manifest.memory_shape(),
                     forget_damaged=False,
+                    graph=bundle.manifest.graph_settings(),
                     advance=advance,
                 )
             aside = _move_aside(folders, force=force)

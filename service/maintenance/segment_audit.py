@@ -128,7 +128,7 @@ class SegmentAudit:
             name: (self._open_files.enter_context((folder / name).open("rb")), said["sha256"])
             for name, said in files.items()
         }
-        self._vectors = GraphVectors(folder / "graph.hnsw", shape.dim)
+        self._vectors = GraphVectors(folder / "graph.hnsw", shape.dim, segment.rows)
         self._targets, self._weights = segment.targets, segment.weights
         self._residuals: NDArray[Any] = np.load(folder / "residuals.npy", mmap_mode="r")
         self._sequences: NDArray[np.int64] = np.load(folder / "sequences.npy")

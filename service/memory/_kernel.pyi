@@ -47,6 +47,9 @@ class Sketches:
         self, links: NDArray[np.uint32], sketches: NDArray[np.int8], grid: NDArray[np.float32]
     ) -> None: ...
 
+class Copies:
+    def __init__(self, groups: NDArray[np.uint32], copies: NDArray[np.uint32]) -> None: ...
+
 class SealedSegment(Segment):
     def __init__(
         self,
@@ -58,10 +61,15 @@ class SealedSegment(Segment):
         codec: Codec,
         name: str,
         sketches: Sketches | None = None,
+        copies: Copies | None = None,
+        entries: NDArray[np.uint32] | None = None,
         mappings: Sequence[Mapping] = (),
     ) -> None: ...
     @property
     def damaged(self) -> bool: ...
+    @property
+    def elements(self) -> int: ...
+    def finds(self, elements: NDArray[np.uint32], ef: int) -> NDArray[np.int8]: ...
     def check(self) -> None: ...
 
 class GrowingSegment(Segment):

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import CorruptFile
+from service.memory.copies import read_firsts
 
 __all__ = ["GraphVectors", "graph_records"]
 
@@ -16,26 +17,31 @@ class GraphVectors:
     """The embeddings of a sealed segment, mapped.
 
     The file is a header of 96 bytes, then one record an element: links, d float32, u64 label. The
-    label is the row; elements lie in another order. Source: hnswlib 0.8, `hnswalg.h`, `saveIndex`.
+    label is the row, or the first of several rows with equal embeddings, which `copies.npy` beside
+    it names; elements lie in another order. Source: hnswlib 0.8, `hnswalg.h`, `saveIndex`.
 
     Args:
         path: the file.
         dim: d.
+        rows: of the segment.
 
     Raises:
         CorruptFile: its header or its labels are not those of such a file.
     """
 
-    def __init__(self, path: Path, dim: int) -> None:
+    def __init__(self, path: Path, dim: int, rows: int) -> None:
         try:
             records = graph_records(np.memmap(path, np.uint8, mode="r"), dim)
+            first = read_firsts(path.parent, rows)
         except ValueError as error:
             raise CorruptFile(f"{path}: {error}") from error
         labels = records["label"]
+        order = np.argsort(labels)
+        of_labels = np.flatnonzero(first == np.arange(rows))
+        if not np.array_equal(labels[order], of_labels):
+            raise CorruptFile(f"{path}: its labels are not the rows 0 to {rows - 1}")
         self._vectors = records["vector"]
-        self._elements = np.argsort(labels)
-        if not np.array_equal(labels[self._elements], np.arange(len(labels))):
-            raise CorruptFile(f"{path}: its labels are not the rows 0 to {len(labels) - 1}")
+        self._elements = order[np.searchsorted(of_labels, first)]
 
     def __len__(self) -> int:
         return len(self._elements)

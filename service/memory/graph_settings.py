@@ -1,4 +1,4 @@
-"""How hnswlib is to build a graph."""
+"""How hnswlib is to build a graph, and at what breadth the graph is then searched."""
 
 from dataclasses import dataclass
 
@@ -13,3 +13,6 @@ class GraphSettings:
     ef_construction: int = 200
     threads: int = 0
     """0: one for each CPU that the process may use, its quota of CPU time included."""
+    ef: int = 100
+    """Breadth at which a segment is asked for its own rows before it is published: the one that
+    searches use."""

@@ -1,7 +1,9 @@
 """Sealed segments: immutable rows on disk, mapped and searched in place."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,31 @@ from numpy.typing import NDArray
 from service import durable
 from service.errors import CorruptFile
 from service.memory import _kernel
+from service.memory.copies import COPY_ARRAYS
 from service.memory.segment_rows import MemoryShape
 from service.memory.sketches import SKETCH_ARRAYS
 
-__all__ = ["ARRAYS", "SEGMENT_FORMAT", "SealedSegment"]
+__all__ = ["ARRAYS", "ENTRIES", "SEGMENT_FORMAT", "SealedSegment", "native_segment"]
 
 SEGMENT_FORMAT = 1
 ARRAYS = ("residuals", "targets", "sequences", "weights")
 """Names of the `.npy` files beside `graph.hnsw`, one row a memory each."""
 
+ENTRIES = "entries"
+"""Name of the `.npy` file of the elements that walks begin at beside the graph's own entry point,
+uint32 `[e]`, rising; a segment that needs none has no such file."""
+
 _FILES = ("graph.hnsw", *(f"{name}.npy" for name in ARRAYS))
 _SKETCH_FILES = tuple(f"{name}.npy" for name in SKETCH_ARRAYS)
+_COPY_FILES = tuple(f"{name}.npy" for name in COPY_ARRAYS)
+_ENTRIES_FILE = f"{ENTRIES}.npy"
+_OPTIONAL = (_SKETCH_FILES, _COPY_FILES, (_ENTRIES_FILE,))
+"""Files that a segment has together, or not at all."""
+_FILE_SETS = [
+    {*_FILES}.union(*chosen)
+    for count in range(len(_OPTIONAL) + 1)
+    for chosen in combinations(_OPTIONAL, count)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +50,8 @@ class _Description:
     residuals: str
     sizes: dict[str, int]
     checksums: dict[str, str]
-
-    @property
-    def sketched(self) -> bool:
-        """Whether the segment has sketches: not where they would be too coarse, or from of old."""
-        return _SKETCH_FILES[0] in self.sizes
+    recall: float | None
+    """None for a segment from before it was measured."""
 
     @classmethod
     def read(cls, path: Path) -> "_Description":
@@ -49,7 +62,7 @@ class _Description:
                     f"{path}: format {content['format']} is not one this version reads"
                 )
             files = content["files"]
-            if set(files) not in ({*_FILES}, {*_FILES, *_SKETCH_FILES}):
+            if set(files) not in _FILE_SETS:
                 raise CorruptFile(f"{path} names other files than a segment has")
             return cls(
                 rows=int(content["rows"]),
@@ -58,6 +71,7 @@ class _Description:
                 residuals=str(content["residuals"]),
                 sizes={name: int(entry["bytes"]) for name, entry in files.items()},
                 checksums={name: str(entry["sha256"]) for name, entry in files.items()},
+                recall=None if content.get("recall") is None else float(content["recall"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptFile(f"{path} does not describe a segment: {error!r}") from error
@@ -72,6 +86,8 @@ class SealedSegment:
         targets: int32 `[n]` for classification, float32 `[n, L]` for regression, mapped.
         weights: float32 `[n]`, the importance of each row, mapped.
         nbytes: size of all files.
+        recall: share of its own rows that it found when it was built; None for a segment from
+            before that was measured.
     """
 
     def __init__(
@@ -81,12 +97,14 @@ class SealedSegment:
         targets: NDArray[Any],
         weights: NDArray[np.float32],
         nbytes: int,
+        recall: float | None,
     ) -> None:
         self.folder = folder
         self.native = native
         self.targets = targets
         self.weights = weights
         self.nbytes = nbytes
+        self.recall = recall
 
     @classmethod
     def open(cls, folder: Path, shape: MemoryShape) -> "SealedSegment":
@@ -127,36 +145,30 @@ class SealedSegment:
             "sequences.npy": sequences,
             "weights.npy": weights,
         }
-        if description.sketched:
-            arrays.update(_map_sketches(folder))
+        arrays |= _map_optional(folder, description.sizes)
         # A file that is cut while it is mapped, or a disk that fails, must not end the process.
         mappings = [
             _kernel.Mapping(array, str(folder / name), description.sizes[name])
             for name, array in arrays.items()
         ]
         try:
-            native = _kernel.SealedSegment(
-                graph=graph,
-                codes=shape.codec.bytes_of(codes),
-                weights=weights,
-                sequences=sequences,
-                dim=shape.dim,
-                codec=shape.codec.native(shape.width),
-                name=str(graph_path),
-                sketches=_kernel.Sketches(*(arrays[name] for name in _SKETCH_FILES))
-                if description.sketched
-                else None,
-                mappings=mappings,
-            )
+            native = native_segment(folder, arrays, shape, mappings)
             native.check()
         except _kernel.CorruptGraph as error:
             raise CorruptFile(str(error)) from error
-        return cls(folder, native, targets, weights, sum(description.sizes.values()))
+        size = sum(description.sizes.values())
+        return cls(folder, native, targets, weights, size, description.recall)
 
     @property
     def rows(self) -> int:
         """Rows in the files, forgotten ones included."""
         return self.native.rows
+
+    @property
+    def entries(self) -> NDArray[np.uint32]:
+        """Elements of the graph that walks begin at beside its own entry point."""
+        path = self.folder / _ENTRIES_FILE
+        return _load(path) if path.exists() else np.zeros(0, np.uint32)
 
     @property
     def living_rows(self) -> int:
@@ -190,12 +202,50 @@ class SealedSegment:
                 raise CorruptFile(f"{self.folder / name} differs from its checksum")
 
 
-def _map_sketches(folder: Path) -> dict[str, NDArray[Any]]:
-    """Their widths are the kernel's to check, which knows the graph."""
-    arrays = {name: _load(folder / name) for name in _SKETCH_FILES}
-    for name, dtype in zip(_SKETCH_FILES, (np.uint32, np.int8, np.float32), strict=True):
-        array = arrays[name]
-        if array.dtype != dtype or array.ndim != 2 or not array.flags.c_contiguous:
+def native_segment(
+    folder: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    shape: MemoryShape,
+    mappings: Sequence[_kernel.Mapping] = (),
+) -> _kernel.SealedSegment:
+    """The kernel's view of the arrays of a segment, by the names of their files.
+
+    Raises:
+        CorruptGraph: they are not those of one segment; the message names the graph in `folder`.
+    """
+    sketches, copies = (
+        [arrays[name] for name in names] if names[0] in arrays else None
+        for names in (_SKETCH_FILES, _COPY_FILES)
+    )
+    return _kernel.SealedSegment(
+        graph=arrays["graph.hnsw"],
+        codes=shape.codec.bytes_of(arrays["residuals.npy"]),
+        weights=arrays["weights.npy"],
+        sequences=arrays["sequences.npy"],
+        dim=shape.dim,
+        codec=shape.codec.native(shape.width),
+        name=str(folder / "graph.hnsw"),
+        sketches=None if sketches is None else _kernel.Sketches(*sketches),
+        copies=None if copies is None else _kernel.Copies(*copies),
+        entries=arrays.get(_ENTRIES_FILE),
+        mappings=mappings,
+    )
+
+
+def _map_optional(folder: Path, sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """What a segment has of sketches, copies and entries.
+
+    Their lengths are the kernel's to check, which knows the graph.
+    """
+    kinds: dict[str, tuple[type[np.generic], int]] = {
+        **dict(zip(_SKETCH_FILES, ((np.uint32, 2), (np.int8, 2), (np.float32, 2)), strict=True)),
+        **dict(zip(_COPY_FILES, ((np.uint32, 2), (np.uint32, 1)), strict=True)),
+        _ENTRIES_FILE: (np.uint32, 1),
+    }
+    arrays = {name: _load(folder / name) for name in kinds if name in sizes}
+    for name, array in arrays.items():
+        dtype, axes = kinds[name]
+        if array.dtype != dtype or array.ndim != axes or not array.flags.c_contiguous:
             raise CorruptFile(f"{folder / name} holds {array.dtype} {list(array.shape)}")
     return arrays
 

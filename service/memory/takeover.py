@@ -120,7 +120,7 @@ class Takeover:
     def seal(
         self,
         announce: Callable[[int], None],
-        options: MemoryOptions = MemoryOptions(),  # noqa: B008 - immutable
+        options: MemoryOptions = MemoryOptions(graph=GraphSettings()),  # noqa: B008 - immutable
     ) -> int:
         """Builds the segments of a hidden state, where it would not fit a growing one.
 
@@ -138,9 +138,7 @@ class Takeover:
             return 0
         announce(rows)
         step = options.max_segment_rows
-        builder = SegmentBuilder(
-            self._folders, self._shape, GraphSettings(), self._new, Unobserved()
-        )
+        builder = SegmentBuilder(self._folders, self._shape, options.graph, self._new, Unobserved())
         with try_lease(self._folders.lease) as lease:
             if lease is None:
                 raise JournalUnavailable(f"{self._folders.lease}: another process builds segments")

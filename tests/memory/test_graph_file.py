@@ -27,7 +27,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_vectors_of_rows_are_what_was_built(graph: Path) -> None:
-    vectors = GraphVectors(graph, 64)
+    vectors = GraphVectors(graph, 64, len(PIXELS))
     assert len(vectors) == len(PIXELS)
     rows = np.array([1796, 0, 5, 5])
     assert np.array_equal(vectors.take(rows), PIXELS[rows])
@@ -36,13 +36,13 @@ def test_the_vectors_of_rows_are_what_was_built(graph: Path) -> None:
 
 def test_another_dimension_is_refused(graph: Path) -> None:
     with pytest.raises(CorruptFile, match=r"graph\.hnsw.*header"):
-        GraphVectors(graph, 63)
+        GraphVectors(graph, 63, len(PIXELS))
 
 
 def test_a_cut_file_is_refused(graph: Path, tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(graph.read_bytes()[:50_000])
     with pytest.raises(CorruptFile, match="cut"):
-        GraphVectors(tmp_path / "cut", 64)
+        GraphVectors(tmp_path / "cut", 64, len(PIXELS))
 
 
 def test_a_row_that_stands_twice_is_refused(graph: Path, tmp_path: Path) -> None:
@@ -52,4 +52,4 @@ def test_a_row_that_stands_twice_is_refused(graph: Path, tmp_path: Path) -> None
     content[first] = content[second]
     (tmp_path / "twice").write_bytes(content)
     with pytest.raises(CorruptFile, match="labels"):
-        GraphVectors(tmp_path / "twice", 64)
+        GraphVectors(tmp_path / "twice", 64, len(PIXELS))

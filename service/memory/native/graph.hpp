@@ -14,9 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "sketches.hpp"
+#include "copies.hpp"
 #include "distance.hpp"
 #include "pool.hpp"
+#include "sketches.hpp"
 
 namespace resmem {
 
@@ -34,9 +35,10 @@ class Graph {
   static constexpr std::size_t kHeader = 96, kEntryAt = 52;
 
   // Reads the header and the table of upper links; touches no vector.
-  // `name` stands in the message of every CorruptGraph.
-  Graph(const std::uint8_t* bytes, std::size_t size, std::size_t dim, std::string name)
-      : bytes_(bytes), dim_(dim), name_(std::move(name)) {
+  // `rows` is what labels are below, and `name` stands in the message of every CorruptGraph.
+  Graph(const std::uint8_t* bytes, std::size_t size, std::size_t dim, std::size_t rows,
+        std::string name)
+      : bytes_(bytes), dim_(dim), rows_(rows), name_(std::move(name)) {
     if (size < kHeader) fail("it is shorter than its header");
     const std::uint64_t offset_level0 = read<std::uint64_t>(0);
     const std::uint64_t count = read<std::uint64_t>(16);
@@ -115,27 +117,32 @@ class Graph {
     return reinterpret_cast<const float*>(record(element) + vector_offset_);
   }
 
-  // The row number that the element was added under.
+  // The row number that the element was added under: of several equal rows the first.
   std::uint32_t row(std::uint32_t element) const {
     std::uint64_t label;
     std::memcpy(&label, record(element) + label_offset_, sizeof label);
-    if (label >= count_) fail("a label is out of range");
+    if (label >= rows_) fail("a label is out of range");
     return static_cast<std::uint32_t>(label);
   }
 
   // How many searches take turns: while one waits for memory another computes.
   static constexpr std::size_t kTogether = 2;
 
+  // Where a walk begins beside the entry point: elements that it would not come by otherwise.
+  struct Entries {
+    const std::uint32_t* first;
+    std::size_t n;
+  };
+
   // For each of `n` queries, at most kTogether, the ef nearest living elements in the pool of its
-  // scratch, sorted, among elements that only lead there. `dead` is indexed by row; null where
-  // every row lives.
-  void search(const float* queries, std::size_t n, std::size_t ef,
-              const std::atomic<std::uint8_t>* dead, Scratch* scratches) const {
+  // scratch, sorted, among elements that only lead there.
+  void search(const float* queries, std::size_t n, std::size_t ef, Living living,
+              Entries entries, Scratch* scratches) const {
     const Lists lists{bytes_ + kHeader, record_, max_links0_, true};
     std::array<Walk<Vectors>, kTogether> walks;
     for (std::size_t q = 0; q < n; ++q) {
       scratches[q].pool.begin(ef, ef);
-      walks[q] = {vectors(queries + q * dim_), &lists, dead, &scratches[q]};
+      walks[q] = {vectors(queries + q * dim_), &lists, living, entries, &scratches[q]};
     }
     walk(walks.data(), n);
   }
@@ -143,12 +150,12 @@ class Graph {
   // The same by the sketches of the vectors: their distances are not exact, so that `spare` more than
   // ef are kept, among which the caller, who knows the vectors, finds those that are nearest.
   void search(const Sketches& sketches, const float* queries, std::size_t n, std::size_t ef,
-              std::size_t spare, const std::atomic<std::uint8_t>* dead, Scratch* scratches) const {
+              std::size_t spare, Living living, Entries entries, Scratch* scratches) const {
     std::array<Walk<SketchRows>, kTogether> walks;
     for (std::size_t q = 0; q < n; ++q) {
       scratches[q].pool.begin(ef + spare, ef);
-      walks[q] = {sketches.rows(queries + q * dim_, scratches[q].query), &sketches.lists(), dead,
-                  &scratches[q]};
+      walks[q] = {sketches.rows(queries + q * dim_, scratches[q].query), &sketches.lists(), living,
+                  entries, &scratches[q]};
     }
     walk(walks.data(), n);
   }
@@ -170,8 +177,8 @@ class Graph {
     return value;
   }
 
-  bool lives(std::uint32_t element, const std::atomic<std::uint8_t>* dead) const {
-    return dead == nullptr || dead[row(element)].load(std::memory_order_relaxed) == 0;
+  bool lives(std::uint32_t element, const Living& living) const {
+    return living.dead == nullptr || living.has(row(element));
   }
 
   // Only one element in M has upper links: a table of those, small enough to keep.
@@ -209,7 +216,8 @@ class Graph {
   struct Walk {
     Rows rows;
     const Lists* lists;
-    const std::atomic<std::uint8_t>* dead;
+    Living living;
+    Entries entries;
     Scratch* scratch;
     std::size_t found = 0;
     bool going = true;
@@ -230,9 +238,9 @@ class Graph {
   template <typename Rows>
   void descend(Walk<Rows>& walk) const {
     Scratch& scratch = *walk.scratch;
-    const std::size_t most = std::max(max_links_, max_links0_) + 16;
-    scratch.fresh.resize(most);
-    scratch.squared.resize(most);
+    const std::size_t most = std::max(max_links_, max_links0_);
+    scratch.fresh.resize(most + 16);
+    scratch.squared.resize(most + 16);
     std::uint32_t element = entry_;
     walk.rows.to_each(&element, 1, scratch.squared.data());
     float nearest = scratch.squared[0];
@@ -241,7 +249,25 @@ class Graph {
       }
     scratch.seen.begin(count_);
     scratch.seen.add(&element, 1);
-    scratch.pool.add(nearest, element, lives(element, walk.dead));
+    scratch.pool.add(nearest, element, lives(element, walk.living));
+    for (std::size_t at = 0; at < walk.entries.n; at += most) enter(walk, element, at, most);
+  }
+
+  // Takes in some of the further entries, at most `most` from `at` on, all but the `first` element.
+  template <typename Rows>
+  void enter(Walk<Rows>& walk, std::uint32_t first, std::size_t at, std::size_t most) const {
+    std::uint32_t* const fresh = walk.scratch->fresh.data();
+    const std::size_t end = std::min(walk.entries.n, at + most);
+    walk.found = 0;
+    for (; at < end; ++at) {
+      const std::uint32_t element = walk.entries.first[at];
+      if (element >= count_) fail("an entry is out of range");
+      if (element == first) continue;
+      fresh[walk.found++] = element;
+      walk.rows.prefetch(element);
+    }
+    walk.scratch->seen.add(fresh, walk.found);
+    measure(walk);
   }
 
   // Asks for the rows that the next candidate leads to; false where there is none.
@@ -283,7 +309,7 @@ class Graph {
     }
     for (std::size_t i = 0; i < kept; ++i)
       if (!pool.full() || squared[i] < pool.farthest()) {
-        pool.add(squared[i], fresh[i], lives(fresh[i], walk.dead));
+        pool.add(squared[i], fresh[i], lives(fresh[i], walk.living));
         walk.lists->prefetch(fresh[i]);
       }
   }
@@ -315,7 +341,7 @@ class Graph {
   }
 
   const std::uint8_t* bytes_;
-  std::size_t dim_;
+  std::size_t dim_, rows_;
   std::string name_;
   std::uint64_t record_ = 0, label_offset_ = 0, vector_offset_ = 0;
   std::uint64_t max_links_ = 0, max_links0_ = 0;

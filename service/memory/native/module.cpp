@@ -83,7 +83,8 @@ Array<std::uint8_t> reordered(const Array<std::uint8_t>& graph, std::size_t dim)
   std::uint8_t* to = result.mutable_data();
   const auto size = static_cast<std::size_t>(graph.size());
   const py::gil_scoped_release unlocked;
-  const Graph read(from, size, dim, "graph");
+  // Labels may leave gaps: of equal rows the first alone is an element.
+  const Graph read(from, size, dim, std::numeric_limits<std::uint32_t>::max(), "graph");
   Reordering(read).write(to);
   return result;
 }
@@ -147,15 +148,22 @@ PYBIND11_MODULE(_kernel, m) {
       .def(py::init<Array<std::uint32_t>, Array<std::int8_t>, Array<float>>(),
            py::arg("links").noconvert(), py::arg("sketches").noconvert(),
            py::arg("grid").noconvert());
+  py::class_<CopyArrays>(m, "Copies")
+      .def(py::init<Array<std::uint32_t>, Array<std::uint32_t>>(), py::arg("groups").noconvert(),
+           py::arg("copies").noconvert());
   py::class_<SealedSegment, Segment, std::shared_ptr<SealedSegment>>(m, "SealedSegment")
       .def(py::init<Array<std::uint8_t>, Array<std::uint8_t>, Array<float>, Array<std::int64_t>,
                     std::size_t, const Codec&, const std::string&, std::optional<SketchArrays>,
+                    std::optional<CopyArrays>, std::optional<Array<std::uint32_t>>,
                     std::vector<std::shared_ptr<Mapping>>>(),
            py::arg("graph").noconvert(), py::arg("codes").noconvert(),
            py::arg("weights").noconvert(), py::arg("sequences").noconvert(), py::arg("dim"),
            py::arg("codec"), py::arg("name"), py::arg("sketches") = std::nullopt,
+           py::arg("copies") = std::nullopt, py::arg("entries") = std::nullopt,
            py::arg("mappings") = std::vector<std::shared_ptr<Mapping>>())
       .def_property_readonly("damaged", &SealedSegment::damaged)
+      .def_property_readonly("elements", &SealedSegment::elements)
+      .def("finds", &SealedSegment::finds, py::arg("elements").noconvert(), py::arg("ef"))
       .def("check", &SealedSegment::check);
   py::class_<GrowingSegment, Segment, std::shared_ptr<GrowingSegment>>(m, "GrowingSegment")
       .def(py::init<std::size_t, std::size_t, const Codec&>(), py::arg("capacity"), py::arg("dim"),

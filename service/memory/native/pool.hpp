@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace resmem {
@@ -132,6 +133,7 @@ struct Scratch {
   std::vector<std::uint32_t> fresh;
   std::vector<float> squared;
   std::vector<float> query;
+  std::vector<std::pair<float, std::uint32_t>> order;
 };
 
 }  // namespace resmem

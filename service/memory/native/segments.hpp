@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "codec.hpp"
+#include "copies.hpp"
 #include "graph.hpp"
 #include "mapping.hpp"
 #include "sketches.hpp"
@@ -121,6 +122,21 @@ class Segment {
   std::size_t evicted_ = 0;  // every row before it is dead
 };
 
+// What a graph found: an element, and one of its rows. Where every row is an element of its own it is
+// left open which, `kAnyRow`, until the k nearest are known.
+struct SealedHit {
+  static constexpr std::uint32_t kAnyRow = ~0U;
+
+  float squared;
+  std::uint32_t element, row;
+};
+
+// Rows with equal embeddings, see copies.hpp; a segment where none are equal has no such files.
+struct CopyArrays {
+  Array<std::uint32_t> groups;  // [g, 2]
+  Array<std::uint32_t> copies;  // [c]
+};
+
 // The second file that a search walks through, see sketches.hpp; a segment of old has none.
 struct SketchArrays {
   Array<std::uint32_t> links;     // [n, 2 M]
@@ -133,6 +149,7 @@ class SealedSegment : public Segment {
   SealedSegment(Array<std::uint8_t> graph, Array<std::uint8_t> codes, Array<float> weights,
                 Array<std::int64_t> sequences, std::size_t dim, const Codec& codec,
                 const std::string& name, std::optional<SketchArrays> sketches,
+                std::optional<CopyArrays> copies, std::optional<Array<std::uint32_t>> entries,
                 std::vector<std::shared_ptr<Mapping>> mappings)
       : Segment(dim, codec, static_cast<std::size_t>(codes.shape(0))),
         graph_bytes_(graph),
@@ -140,17 +157,23 @@ class SealedSegment : public Segment {
         weights_(weights),
         sequences_(sequences),
         sketch_arrays_(std::move(sketches)),
+        copy_arrays_(std::move(copies)),
         mappings_(std::move(mappings)),
-        graph_(graph.data(), static_cast<std::size_t>(graph.size()), dim, name),
+        graph_(graph.data(), static_cast<std::size_t>(graph.size()), dim, static_cast<std::size_t>(codes.shape(0)),
+               name),
+        rows_(static_cast<std::size_t>(codes.shape(0))),
         code_data_(codes.data()),
         weight_data_(weights.data()),
         sequence_data_(sequences.data()) {
-    const auto n = static_cast<py::ssize_t>(graph_.count());
-    if (codes.ndim() != 2 || codes.shape(0) != n ||
+    const auto n = static_cast<py::ssize_t>(rows_);
+    if (copy_arrays_) read_copies(*copy_arrays_);
+    const std::size_t hidden = copies_ ? copies_->hidden() : 0;
+    if (codes.ndim() != 2 || rows_ != graph_.count() + hidden ||
         static_cast<std::size_t>(codes.shape(1)) != codec.stride() || weights.ndim() != 1 || weights.size() != n ||
         sequences.ndim() != 1 || sequences.size() != n)
       throw CorruptGraph(name + ": it holds another number of rows than the arrays beside it");
-    if (sketch_arrays_) read_sketches(*sketch_arrays_, n);
+    if (sketch_arrays_) read_sketches(*sketch_arrays_, static_cast<py::ssize_t>(graph_.count()));
+    if (entries) read_entries(*entries);
   }
 
   bool damaged() const {
@@ -168,7 +191,9 @@ class SealedSegment : public Segment {
 
   [[noreturn]] void fail(const char* what) const override { graph_.fail(what); }
 
-  std::size_t rows() const override { return graph_.count(); }
+  std::size_t rows() const override { return rows_; }
+  // Of the graph: rows with equal embeddings are one.
+  std::size_t elements() const { return graph_.count(); }
   const std::uint8_t* code(std::uint32_t row) const override {
     return code_data_ + row * codec_.stride();
   }
@@ -184,20 +209,50 @@ class SealedSegment : public Segment {
   std::uint32_t row(std::uint32_t element) const { return graph_.row(element); }
 
   // For each of `n` queries, at most Graph::kTogether, the k nearest living rows, and maybe more,
-  // appended to its hits.
+  // appended to its hits. What ef counts is elements, however many rows they have.
   void nearest(const float* queries, std::size_t n, std::size_t k, std::size_t ef,
-               Scratch* scratches, std::vector<Hit>* hits) const {
-    const auto* dead = dead_rows() == 0 ? nullptr : dead_.get();
+               Scratch* scratches, std::vector<SealedHit>* hits) const {
+    const Living living = this->living_rows();
+    const Graph::Entries entries{entries_.data(), entries_.size()};
     const std::size_t breadth = std::max(ef, k);
     if (sketches_)
-      graph_.search(*sketches_, queries, n, breadth, kSpare + breadth / kSpare, dead, scratches);
+      graph_.search(*sketches_, queries, n, breadth, kSpare + breadth / kSpare, living, entries,
+                    scratches);
     else
-      graph_.search(queries, n, breadth, dead, scratches);
+      graph_.search(queries, n, breadth, living, entries, scratches);
     for (std::size_t q = 0; q < n; ++q)
       if (sketches_)
-        rank(queries + q * dim_, k, scratches[q], hits[q]);
+        rank(queries + q * dim_, k, living, scratches[q], hits[q]);
       else
-        take(k, scratches[q].pool, hits[q]);
+        take(k, living, scratches[q], hits[q]);
+  }
+
+  // What the search for the vector of each of the `elements` says: 1 where it finds an element at
+  // that place (distance 0 in float32, beyond which a graph tells nothing apart), 0 where it does
+  // not, -1 where none of the rows of the element lives.
+  Array<std::int8_t> finds(const Array<std::uint32_t>& elements, std::size_t ef) const {
+    if (ef == 0) throw py::value_error("ef must be above 0");
+    const auto n = static_cast<std::size_t>(elements.size());
+    Array<std::int8_t> found(elements.size());
+    const std::uint32_t* asked = elements.data();
+    std::int8_t* answer = found.mutable_data();
+    const py::gil_scoped_release unlocked;
+    Scratch scratch;
+    std::vector<SealedHit> hits;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (asked[i] >= graph_.count()) throw std::out_of_range("element out of range");
+      if (!living_rows().has(graph_.row(asked[i]))) {
+        answer[i] = -1;
+        continue;
+      }
+      hits.clear();
+      nearest(graph_.vector(asked[i]), 1, 1, ef, &scratch, &hits);
+      answer[i] = std::any_of(hits.begin(), hits.end(), [](const SealedHit& hit) {
+        return hit.squared == 0;
+      });
+    }
+    check();
+    return found;
   }
 
  private:
@@ -205,31 +260,115 @@ class SealedSegment : public Segment {
   // sketches put beyond the k-th place may belong before it.
   static constexpr std::size_t kSpare = 8;
 
-  static void take(std::size_t k, const Pool& pool, std::vector<Hit>& hits) {
-    for (std::size_t i = 0; i < pool.size() && k > 0; ++i)
-      if (pool.alive(i)) {
-        hits.push_back({pool.distance_of(i), pool.element(i)});
-        --k;
-      }
+  Living living_rows() const {
+    return {dead_rows() == 0 ? nullptr : dead_.get(), copies_ ? &*copies_ : nullptr};
+  }
+
+  // The newest living rows of an element, at most k; returns how many.
+  std::size_t take_rows(float squared, std::uint32_t element, std::size_t k, const Living& living,
+                        std::vector<SealedHit>& hits) const {
+    if (living.copies == nullptr) {
+      hits.push_back({squared, element, SealedHit::kAnyRow});
+      return 1;
+    }
+    const std::uint32_t label = graph_.row(element);
+    if (!living.copies->has(label)) {
+      hits.push_back({squared, element, label});
+      return 1;
+    }
+    const std::size_t before = hits.size();
+    const bool sound = living.copies->each_living(
+        label, living.dead, k,
+        [&](std::uint32_t row) { hits.push_back({squared, element, row}); });
+    if (!sound) graph_.fail("a copy is out of range");
+    return hits.size() - before;
+  }
+
+  // How many living rows an element has, at most k.
+  std::size_t count_rows(std::uint32_t element, std::size_t k, const Living& living) const {
+    if (living.copies == nullptr) return 1;
+    const std::uint32_t label = graph_.row(element);
+    if (!living.copies->has(label)) return 1;
+    std::size_t count = 0;
+    if (!living.copies->each_living(label, living.dead, k, [&](std::uint32_t) { ++count; }))
+      graph_.fail("a copy is out of range");
+    return count;
+  }
+
+  // The nearest of what was found, and all that are as far as the k-th row: which of equal distances
+  // are taken is decided by their age, not by their place.
+  void take(std::size_t k, const Living& living, const Scratch& scratch,
+            std::vector<SealedHit>& hits) const {
+    const Pool& pool = scratch.pool;
+    std::size_t taken = 0;
+    float last = 0;
+    for (std::size_t i = 0; i < pool.size(); ++i) {
+      const float squared = pool.distance_of(i);
+      if (taken >= k && squared > last) break;
+      if (!pool.alive(i)) continue;
+      taken += take_rows(squared, pool.element(i), k, living, hits);
+      last = squared;
+    }
   }
 
   // Of what was found by sketches, all that may be among the k nearest, with their distances.
-  void rank(const float* query, std::size_t k, Scratch& scratch, std::vector<Hit>& hits) const {
+  void rank(const float* query, std::size_t k, const Living& living, Scratch& scratch,
+            std::vector<SealedHit>& hits) const {
     const Pool& pool = scratch.pool;
     auto& found = scratch.fresh;
     found.clear();
     float limit = std::numeric_limits<float>::infinity();
+    std::size_t rows = 0;
     for (std::size_t i = 0; i < pool.size() && pool.distance_of(i) <= limit; ++i) {
       if (!pool.alive(i)) continue;
       found.push_back(pool.element(i));
+      if (rows >= k) continue;
+      rows += count_rows(found.back(), k, living);
       // The k nearest are no farther than this one and its error; others, less theirs, may be.
-      if (found.size() == k)
+      if (rows >= k)
         limit = std::pow(std::sqrt(pool.distance_of(i)) + 2 * sketches_->error(), 2.0F);
     }
     scratch.squared.resize(found.size() + 3);
     graph_.to_each(query, found.data(), found.size(), scratch.squared.data());
-    for (std::size_t i = 0; i < found.size(); ++i)
-      hits.push_back({scratch.squared[i], found[i]});
+    if (living.copies == nullptr)
+      for (std::size_t i = 0; i < found.size(); ++i)
+        hits.push_back({scratch.squared[i], found[i], SealedHit::kAnyRow});
+    else
+      take_ranked(k, living, scratch, hits);
+  }
+
+  // The rows of the nearest of what was ranked, as `take`: all of all of them would be too many.
+  void take_ranked(std::size_t k, const Living& living, Scratch& scratch,
+                   std::vector<SealedHit>& hits) const {
+    auto& order = scratch.order;
+    order.clear();
+    for (std::size_t i = 0; i < scratch.fresh.size(); ++i)
+      order.emplace_back(scratch.squared[i], scratch.fresh[i]);
+    std::sort(order.begin(), order.end());
+    std::size_t taken = 0;
+    float last = 0;
+    for (const auto& [squared, element] : order) {
+      if (taken >= k + kSpare && squared > last) break;
+      taken += take_rows(squared, element, k, living, hits);
+      last = squared;
+    }
+  }
+
+  void read_copies(const CopyArrays& arrays) {
+    const auto& [groups, copies] = arrays;
+    if (groups.ndim() == 2 && groups.shape(1) == 2 && copies.ndim() == 1)
+      copies_.emplace(groups.data(), static_cast<std::size_t>(groups.shape(0)), copies.data(),
+                      static_cast<std::size_t>(copies.size()), rows_);
+    if (!copies_ || !copies_->sound())
+      throw CorruptGraph(graph_.name() + ": its table of equal rows contradicts itself");
+  }
+
+  void read_entries(const Array<std::uint32_t>& entries) {
+    if (entries.ndim() != 1) throw CorruptGraph(graph_.name() + ": its entries are no list");
+    entries_.assign(entries.data(), entries.data() + entries.size());
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      if (entries_[i] >= graph_.count() || (i > 0 && entries_[i] <= entries_[i - 1]))
+        throw CorruptGraph(graph_.name() + ": its entries are not elements in order");
   }
 
   void read_sketches(const SketchArrays& arrays, py::ssize_t n) {
@@ -248,9 +387,13 @@ class SealedSegment : public Segment {
   Array<float> weights_;
   Array<std::int64_t> sequences_;
   std::optional<SketchArrays> sketch_arrays_;
+  std::optional<CopyArrays> copy_arrays_;
   std::vector<std::shared_ptr<Mapping>> mappings_;
   Graph graph_;
   std::optional<Sketches> sketches_;
+  std::optional<Copies> copies_;
+  std::vector<std::uint32_t> entries_;  // where walks begin beside the graph's own
+  std::size_t rows_;
   const std::uint8_t* code_data_;
   const float* weight_data_;
   const std::int64_t* sequence_data_;

@@ -45,7 +45,8 @@ class SoftKnn {
       if (view.growing == nullptr) continue;
       for (std::size_t q = 0; q < n; ++q) hits_[q].clear();
       view.growing->nearest(queries, n, view.rows, rule.k, hits_);
-      add_hits(view, 0, n);
+      for (std::size_t q = 0; q < n; ++q)
+        for (const Hit& hit : hits_[q]) found_[q].push_back({{hit.squared, hit.row, hit.row}, &view});
     }
     queries_ = queries;
     count_ = n;
@@ -76,10 +77,12 @@ class SoftKnn {
 
  private:
   struct Found {
-    Hit hit;
+    SealedHit hit;  // of a growing segment the row is the element as well
     const View* view;
 
-    std::uint32_t row() const { return view->sealed ? view->sealed->row(hit.row) : hit.row; }
+    std::uint32_t row() const {
+      return hit.row == SealedHit::kAnyRow ? view->sealed->row(hit.element) : hit.row;
+    }
     std::int64_t sequence() const { return view->segment->sequence(row()); }
     bool operator<(const Found& other) const {
       return hit.squared != other.hit.squared ? hit.squared < other.hit.squared
@@ -91,16 +94,12 @@ class SoftKnn {
                      const Rule& rule) {
     for (const View& view : views) {
       if (view.sealed == nullptr) continue;
-      for (std::size_t q = first; q < first + n; ++q) hits_[q].clear();
+      for (std::size_t q = 0; q < n; ++q) sealed_hits_[q].clear();
       const float* queries = queries_ + first * view.segment->dim();
-      view.sealed->nearest(queries, n, rule.k, rule.ef, scratches_, hits_ + first);
-      add_hits(view, first, n);
+      view.sealed->nearest(queries, n, rule.k, rule.ef, scratches_, sealed_hits_);
+      for (std::size_t q = 0; q < n; ++q)
+        for (const SealedHit& hit : sealed_hits_[q]) found_[first + q].push_back({hit, &view});
     }
-  }
-
-  void add_hits(const View& view, std::size_t first, std::size_t n) {
-    for (std::size_t q = first; q < first + n; ++q)
-      for (const Hit& hit : hits_[q]) found_[q].push_back({hit, &view});
   }
 
   void collect(std::size_t q, const Rule& rule) {
@@ -115,7 +114,7 @@ class SoftKnn {
     for (const Found& f : found) {
       const Segment& segment = *f.view->segment;
       const float* query = queries_ + q * segment.dim();
-      const double squared = distance.exact(query, segment.vector(f.hit.row), segment.dim());
+      const double squared = distance.exact(query, segment.vector(f.hit.element), segment.dim());
       // Every vector that was added is finite.
       if (std::isnan(squared)) segment.fail("a vector is no number");
       const std::uint32_t row = f.row();
@@ -147,6 +146,7 @@ class SoftKnn {
 
   Scratch scratches_[Graph::kTogether];
   std::vector<Hit> hits_[kSearched];
+  std::vector<SealedHit> sealed_hits_[Graph::kTogether];
   std::vector<Found> found_[kSearched];
   std::vector<Neighbour> neighbours_;
   std::vector<double> sum_;
