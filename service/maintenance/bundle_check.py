@@ -11,6 +11,7 @@ from service.maintenance.finding import Finding
 from service.memory import fitted
 from service.memory.graph_file import GraphVectors
 from service.memory.sealed import SealedSegment
+from service.memory.self_recall import POOR_RECALL
 
 __all__ = ["check_bundle"]
 
@@ -40,18 +41,29 @@ def check_bundle(bundle: Bundle, advance: Callable[[int], None]) -> Iterator[Fin
     size = sum(entry.bytes for entry in bundle.manifest.files.values())
     yield Finding("ok", subject, f"{len(bundle.manifest.files)} files, {size:,} bytes as published")
     try:
-        rows = _check_memories(bundle)
+        segment = _check_memories(bundle)
+        recall = segment.measure_recall(bundle.manifest.graph_settings().ef)
     except CorruptFile as error:
         yield Finding("fault", "fitted memories", error.message, advice)
     else:
-        yield Finding("ok", "fitted memories", f"{rows:,} memories, each finite and in its place")
+        detail = f"{segment.rows:,} memories, each finite and in its place"
+        yield Finding("ok", "fitted memories", detail)
+        if recall < POOR_RECALL:
+            yield Finding(
+                "fault",
+                "fitted memories",
+                f"{segment.folder} finds only {recall:.1%} of its own memories: predictions miss "
+                "the rest",
+                "none is lost: fit this version anew, which makes equal embeddings one node, and "
+                "give it the memories added online with `resmem rebase`",
+            )
     known = {_MANIFEST, f"{_MANIFEST}.sha256", *bundle.manifest.files}
     for path in sorted(bundle.path.rglob("*")):
         if path.is_file() and path.relative_to(bundle.path).as_posix() not in known:
             yield Finding("note", subject, f"{path} is no part of it")
 
 
-def _check_memories(bundle: Bundle) -> int:
+def _check_memories(bundle: Bundle) -> SealedSegment:
     folder, shape = bundle.memories_path, bundle.manifest.memory_shape()
     segment = SealedSegment.open(folder, shape)
     vectors = GraphVectors(folder / "graph.hnsw", shape.dim, segment.rows)
@@ -67,4 +79,4 @@ def _check_memories(bundle: Bundle) -> int:
         some = rows[start : start + 4096]
         if not np.isfinite(vectors.take(some)).all():
             raise CorruptFile(f"{folder / 'graph.hnsw'} holds an embedding that is not finite")
-    return segment.rows
+    return segment

@@ -43,7 +43,7 @@ def repair(
     graph: GraphSettings = GraphSettings(threads=1),  # noqa: B008 - immutable
     advance: Callable[[int], None] = lambda _: None,
 ) -> Repaired:
-    """Builds every damaged segment anew, beside a service that runs.
+    """Builds every segment anew that is damaged or does not find its own rows, beside a service.
 
     A crash at any instant leaves the state as it was or repaired.
 
@@ -67,7 +67,7 @@ def repair(
         with wait_for_lease(folders.lease, seconds=wait_s) as lease:
             if lease is None:
                 raise JournalUnavailable(f"{folders.lease}: another process builds segments")
-            audit = audit_state(folders, None, advance)
+            audit = audit_state(folders, None, advance, ef=graph.ef)
             if audit.unreadable is not None:
                 raise CorruptFile(f"{audit.unreadable}; restore the newest backup")
             dropped = audit.row_faults if forget_damaged else []
@@ -105,7 +105,7 @@ def _plans(audit: StateAudit) -> list[SegmentPlan]:
     plans = [
         SegmentPlan(segment.entry.first, segment.entry.last, [segment.entry], None)
         for segment in audit.segments
-        if segment.verdict == "damaged"
+        if segment.verdict in ("damaged", "poor")
     ]
     start = 1
     for entry in audit.catalogue:
@@ -130,7 +130,7 @@ def _left(audit: StateAudit) -> list[str]:
     for segment in audit.segments:
         if segment.verdict == "ahead" and segment.reason is not None:
             left.append(segment.reason)
-        elif segment.verdict == "damaged" and _needs_unsound(
+        elif segment.verdict in ("damaged", "poor") and _needs_unsound(
             audit, segment.entry.first, segment.entry.last
         ):
             left.append(f"{segment.reason}; to build it anew, forget its damaged memories first")

@@ -16,11 +16,14 @@ from service.memory.graph_file import GraphVectors
 from service.memory.journal import SegmentEntry
 from service.memory.sealed import SealedSegment
 from service.memory.segment_rows import MemoryShape, SegmentRows
+from service.memory.self_recall import POOR_RECALL
 
 __all__ = ["SegmentAudit", "Verdict"]
 
-Verdict = Literal["sound", "damaged", "ahead"]
-"""`damaged`: the journal can build it anew. `ahead`: it has rows that the journal has lost."""
+Verdict = Literal["sound", "damaged", "ahead", "poor"]
+"""`damaged`: the journal can build it anew. `ahead`: it has rows that the journal has lost. `poor`:
+its files are sound, but its graph does not find its own rows; the journal can build it anew.
+"""
 
 
 class SegmentAudit:
@@ -118,9 +121,25 @@ class SegmentAudit:
                 f"{left[0]} the first"
             )
 
+    def check_recall(self, ef: int) -> None:
+        """Asks a sound segment for a sample of its own rows, at the breadth of searches."""
+        if self.verdict != "sound":
+            return
+        try:
+            recall = self._segment.measure_recall(ef)
+        except CorruptFile as error:
+            self._condemn(error.message)
+            return
+        if recall < POOR_RECALL:
+            self.verdict = "poor"
+            self.reason = (
+                f"{self._folder} finds only {recall:.1%} of its own memories: predictions miss the "
+                "rest"
+            )
+
     def _open(self, shape: MemoryShape) -> None:
         folder, entry = self._folder, self.entry
-        segment = SealedSegment.open(folder, shape)
+        segment = self._segment = SealedSegment.open(folder, shape)
         if segment.rows != entry.rows:
             raise CorruptFile(f"{folder} holds {segment.rows} rows instead of {entry.rows}")
         files = json.loads((folder / "segment.json").read_bytes())["files"]

@@ -56,13 +56,16 @@ class StateAudit:
     """Why the pass over the rows ended early; None where it did not."""
 
 
-def audit_state(folders: StateFolders, decode: Decode | None, advance: Advance) -> StateAudit:
+def audit_state(
+    folders: StateFolders, decode: Decode | None, advance: Advance, *, ef: int
+) -> StateAudit:
     """Reads everything; beside a running service it looks at one moment of it.
 
     Args:
         folders: of the state.
         decode: see `audit_rows`.
         advance: told of the rows read since the last call.
+        ef: breadth at which segments are searched.
 
     Raises:
         CorruptFile: the journal is none, or damaged beyond its catalogue.
@@ -86,6 +89,8 @@ def audit_state(folders: StateFolders, decode: Decode | None, advance: Advance) 
             audit.check_checksums()
         _read_rows(snapshot, audits, decode, advance, result)
         _compare_tables(snapshot, audits, result)
+        for audit in audits:
+            audit.check_recall(ef)
         result.segments = [
             SegmentState(audit.entry, audit.verdict, audit.reason)
             if isinstance(audit, SegmentAudit)

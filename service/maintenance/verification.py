@@ -30,6 +30,7 @@ _SHOWN: Final = 5
 _SEGMENT_ADVICE: Final[dict[Verdict, str | None]] = {
     "sound": None,
     "damaged": "its rows are safe in the journal: `resmem repair` builds it anew from them",
+    "poor": "its rows are safe in the journal: `resmem repair` or `resmem compact` builds it anew",
     "ahead": "they still vote, but a rebuild would lose them: restore the newest backup with "
     "`resmem restore` and add what is newer again",
 }
@@ -56,7 +57,12 @@ def verify_state(bundle: Bundle, folders: StateFolders, progress: Progress) -> I
             raise CorruptFile(f"{folders.journal} was made for another model: {shape}")
         specs = bundle.manifest.inputs
         with progress.bar("memories", total) as advance:
-            audit = audit_state(folders, lambda blobs: Rows.decode(blobs, specs), advance)
+            audit = audit_state(
+                folders,
+                lambda blobs: Rows.decode(blobs, specs),
+                advance,
+                ef=bundle.manifest.graph_settings().ef,
+            )
     except CorruptFile as error:
         yield Finding("fault", "journal rows", error.message, DAMAGED_JOURNAL)
         return
@@ -126,7 +132,9 @@ def _segments(audit: StateAudit) -> Iterator[Finding]:
             advice = _SEGMENT_ADVICE[segment.verdict]
             yield Finding("fault", subject, segment.reason, advice)
         elif segment.entry.rows:
-            detail = f"{segment.entry.rows:,} rows: checksums fit, and so does the journal"
+            detail = (
+                f"{segment.entry.rows:,} rows: checksums fit, the journal agrees, and it finds them"
+            )
             yield Finding("ok", subject, detail)
 
 

@@ -1,4 +1,4 @@
-"""Compaction: what was forgotten leaves the disk."""
+"""Compaction: what was forgotten leaves the disk; what does not find its rows is built anew."""
 
 from collections.abc import Callable
 
@@ -19,6 +19,8 @@ def compact(
 ) -> int:
     """Builds every sealed segment that holds forgotten rows anew, and has the journal free theirs.
 
+    So is one that does not find its own rows, as far as `measure_recall` has said so.
+
     Args:
         tiers: what there is; `refresh` moves them along the journal.
         journal: of these tiers.
@@ -37,7 +39,7 @@ def compact(
     sealed = max((entry.last for entry in seen.catalogue), default=0)
     removed = 0
     for state in tiers.backlog().sealed:
-        if state.dead_rows:
+        if state.dead_rows or state.poor:
             builder.carry_out(renewal(state), tiers.snapshot.catalogue, lease)
             removed += state.dead_rows
             refresh()

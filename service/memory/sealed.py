@@ -15,6 +15,7 @@ from service.errors import CorruptFile
 from service.memory import _kernel
 from service.memory.copies import COPY_ARRAYS
 from service.memory.segment_rows import MemoryShape
+from service.memory.self_recall import SelfRecall
 from service.memory.sketches import SKETCH_ARRAYS
 
 __all__ = ["ARRAYS", "ENTRIES", "SEGMENT_FORMAT", "SealedSegment", "native_segment"]
@@ -86,8 +87,8 @@ class SealedSegment:
         targets: int32 `[n]` for classification, float32 `[n, L]` for regression, mapped.
         weights: float32 `[n]`, the importance of each row, mapped.
         nbytes: size of all files.
-        recall: share of its own rows that it found when it was built; None for a segment from
-            before that was measured.
+        recall: share of its own rows that it found when it was built, or last asked for them; None
+            for a segment from before that was measured, until it is.
     """
 
     def __init__(
@@ -190,6 +191,18 @@ class SealedSegment:
             self.native.check()
         except _kernel.CorruptGraph as error:
             raise CorruptFile(str(error)) from error
+
+    def measure_recall(self, ef: int) -> float:
+        """Asks for a sample of its living rows; sets `recall`, and returns it.
+
+        Raises:
+            CorruptFile: a file was cut, or could not be read; the message names it.
+        """
+        try:
+            self.recall = SelfRecall.of_sample(self.native, ef, seed=1).share
+        except _kernel.CorruptGraph as error:
+            raise CorruptFile(str(error)) from error
+        return self.recall
 
     def verify(self) -> None:
         """Reads every file through and compares it with its SHA-256.

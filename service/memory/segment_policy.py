@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.memory.journal import SegmentEntry
+from service.memory.self_recall import POOR_RECALL
 
 __all__ = [
     "DEAD_SHARE",
@@ -38,6 +39,14 @@ class SealedState:
     dead_rows: int = 0
     damaged: bool = False
     """A search found its files damaged: every prediction fails until it is built anew."""
+
+    recall: float | None = None
+    """Share of its own rows that it finds, where that was measured."""
+
+    @property
+    def poor(self) -> bool:
+        """True where it does not find its own rows."""
+        return self.recall is not None and self.recall < POOR_RECALL
 
     @property
     def needs_mending(self) -> bool:

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from service.memory import _kernel
 
-__all__ = ["LEAST_RECALL", "SelfRecall", "most_entries"]
+__all__ = ["LEAST_RECALL", "POOR_RECALL", "SelfRecall", "most_entries"]
 
 LEAST_RECALL: Final = 0.99
-"""A segment with less is not published, and is worth building anew."""
+"""A segment with less is not published."""
+POOR_RECALL: Final = 0.98
+"""A segment in use with less is worth building anew: far enough below the other bound for what
+another sample says to differ."""
 
 _SAMPLE: Final = 1000
 _USUAL_SHARE: Final = 0.003

@@ -79,7 +79,12 @@ class Tiers:
         full = [segment for segment in snapshot.growing if segment.rows == segment.capacity]
         return Backlog(
             sealed=[
-                SealedState(entry, sealed.native.dead_rows, damaged=sealed.native.damaged)
+                SealedState(
+                    entry,
+                    sealed.native.dead_rows,
+                    damaged=sealed.native.damaged,
+                    recall=sealed.recall,
+                )
                 if (sealed := snapshot.sealed.get(entry)) is not None
                 else SealedState(entry)
                 for entry in snapshot.catalogue

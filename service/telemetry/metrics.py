@@ -76,6 +76,8 @@ class _Statistics(Protocol):
     def segments(self) -> int: ...
     @property
     def revision(self) -> int: ...
+    @property
+    def recall(self) -> float: ...
 
 
 class Metrics:
@@ -331,3 +333,8 @@ def _memory_gauges(statistics: _Statistics) -> Iterator[Metric]:
     yield _gauge("memory_bytes", "Bytes that the memory's segments take.", statistics.nbytes)
     yield _gauge("memory_segments", "Sealed segments.", statistics.segments)
     yield _gauge("memory_revision", "Grows with every change of the memory.", statistics.revision)
+    yield _gauge(
+        "memory_recall",
+        "Share of a sample of its own rows that the worst sealed segment finds.",
+        statistics.recall,
+    )

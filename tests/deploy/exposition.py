@@ -15,6 +15,7 @@ class Statistics:
     nbytes: int = 1
     segments: int = 1
     revision: int = 1
+    recall: float = 1.0
 
 
 def exported() -> dict[str, set[str]]:

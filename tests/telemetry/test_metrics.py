@@ -34,6 +34,7 @@ SURFACE = {
     "resmem_journal_commit_seconds": ("histogram", set()),
     "resmem_seal_duration_seconds": ("histogram", set()),
     "resmem_memory_revision": ("gauge", set()),
+    "resmem_memory_recall": ("gauge", set()),
     "resmem_neighbour_distance": ("histogram", set()),
     "resmem_correction_magnitude": ("histogram", set()),
     "resmem_online_examples": ("counter", set()),
@@ -49,7 +50,7 @@ def metrics(in_flight: int = 0, cells: Cells | None = None) -> Metrics:
         name="m",
         version="1",
         provider="cpu",
-        memory=lambda: MemoryStatistics(5, 2, 640, 1, 9),
+        memory=lambda: MemoryStatistics(5, 2, 640, 1, 9, 0.75),
         queued_rows=lambda: 3,
     )
     return made
@@ -124,6 +125,7 @@ def test_gauges_are_read_at_the_scrape() -> None:
     assert found["memory_bytes"] == 640
     assert found["memory_segments"] == 1
     assert found["memory_revision"] == 9
+    assert found["memory_recall"] == 0.75
     assert found["queue_rows"] == 3
     assert found["requests_in_flight"] == 4
     assert found["model_info{name=m,provider=cpu,version=1}"] == 1
