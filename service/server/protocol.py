@@ -153,7 +153,7 @@ class HttpProtocol(asyncio.Protocol):
         self._client = _address(transport.get_extra_info("peername"))
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # of uvicorn's own kinds
         if not self._connections.enter(self):
-            error = TooManyConnections("too many connections are open; try again later")
+            error = _too_many_connections()
             if self._connections.crowded:
                 self._connections.refusals.count(error)
                 transport.abort()
@@ -328,10 +328,12 @@ class HttpProtocol(asyncio.Protocol):
         if self._state == _State.LINGERING:
             return 0
         if self._state == _State.WAITING:
-            return 3 if self._answered else 1
+            return 4 if self._answered else 1
         if self._state == _State.HEAD:
             return 2
-        return 4 if self.body_held() else None
+        if self._state == _State.BODY and not self._refused:
+            return 3 if self.since < self._connections.now else 5
+        return None
 
     def body_held(self) -> int:
         """Bytes of a body that is not complete yet."""
@@ -341,7 +343,7 @@ class HttpProtocol(asyncio.Protocol):
         """Closes the connection for the sake of another."""
         self._connections.closed("evicted").add()
         if self._state == _State.BODY:
-            self.give_up_body()
+            self._refuse_body(_too_many_connections())
         elif self._state == _State.LINGERING:
             self._transport.abort()
         else:
@@ -600,6 +602,10 @@ def _address(name: object) -> tuple[str, int] | None:
 
 def _overloaded() -> Overloaded:
     return Overloaded("the bodies of other requests take all memory; try again")
+
+
+def _too_many_connections() -> TooManyConnections:
+    return TooManyConnections("too many connections are open; try again later")
 
 
 def _head_too_large(limit: int) -> HeadTooLarge:

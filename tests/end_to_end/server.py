@@ -92,6 +92,12 @@ class Server:
         self.log.append(json.loads(line))
         return self.log[-1]
 
+    def lines_so_far(self) -> list[dict[str, Any]]:
+        """The lines of the log that have come."""
+        while not self._lines.empty():
+            self.next_line()
+        return self.log
+
     def whole_log(self) -> list[str]:
         """The messages of all lines, once it has ended."""
         while line := self._lines.get(timeout=_PATIENCE_S):

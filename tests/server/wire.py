@@ -1,5 +1,6 @@
 """A client that writes bytes as it likes, and a server with short deadlines to stand it."""
 
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -108,6 +109,17 @@ class Client:
             return self.rest()
         except ConnectionResetError:
             return self._read
+
+    def readable(self) -> bool:
+        """Whether the server has sent something, or has closed."""
+        return bool(select.select([self.socket], [], [], 0)[0])
+
+    def read_some(self, most: int) -> int:
+        """Reads up to so many bytes of the next response."""
+        part = self.socket.recv(most)
+        assert part, f"the server closed after {self._read[:1000]!r}"
+        self._read += part
+        return len(part)
 
     def _receive(self) -> None:
         part = self.socket.recv(2**16)
