@@ -8,8 +8,7 @@ from service.inference.base_model import BaseModel
 from service.inference.batcher import Limits
 from service.inference.predictor import Predictor
 from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.retention import Retention
+from service.place import memory_options
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -38,7 +37,7 @@ def assemble(bundle: Bundle, settings: Settings, metrics: Metrics) -> Backend:
         settings.state_dir / manifest.name / manifest.version,
         fitted=bundle.memories_path,
         shape=manifest.memory_shape(),
-        options=_memory_options(bundle, settings),
+        options=memory_options(bundle, settings),
         observer=metrics,
     )
     try:
@@ -62,21 +61,6 @@ def assemble(bundle: Bundle, settings: Settings, metrics: Metrics) -> Backend:
         memory.close()
         raise
     return Backend(_card(bundle, model.provider, settings), predictor)
-
-
-def _memory_options(bundle: Bundle, settings: Settings) -> MemoryOptions:
-    return MemoryOptions(
-        growing_bytes=settings.growing_bytes,
-        max_growing_bytes=settings.max_growing_bytes,
-        max_segment_rows=settings.max_segment_rows,
-        retention=Retention(
-            capacity_rows=settings.capacity_rows,
-            capacity_bytes=settings.capacity_bytes,
-            max_age_s=settings.max_age_s,
-        ),
-        busy_ms=settings.busy_ms,
-        graph=bundle.manifest.graph_settings(),
-    )
 
 
 def _card(bundle: Bundle, provider: str, settings: Settings) -> ModelCard:

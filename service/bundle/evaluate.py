@@ -31,6 +31,7 @@ def evaluate(
     *,
     provider: Provider,
     progress: Progress,
+    threads: int | None = None,
     batch_rows: int = _BATCH_ROWS,
 ) -> ScoreTable:
     """Score base, plain kNN and ResMem on labelled rows, which no memory should be of.
@@ -41,7 +42,7 @@ def evaluate(
     """
     manifest = bundle.manifest
     targets = _targets(bundle, labelled)
-    model = BaseModel(bundle.model_path, inputs=manifest.inputs, provider=provider)
+    model = BaseModel(bundle.model_path, inputs=manifest.inputs, provider=provider, threads=threads)
     chosen, shape = manifest.parameters, manifest.memory_shape()
     fitted = SealedSegment.open(bundle.memories_path, shape)
     plain = Setting(chosen.k, chosen.sigma, chosen.temperature, alpha=0.0)

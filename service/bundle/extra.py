@@ -1,8 +1,7 @@
 """The extras: packages that one command alone needs, asked for by name when missing."""
 
-from importlib.util import find_spec
-
 from service.errors import BundleError
+from service.runtime import installed
 
 __all__ = ["missing", "require"]
 
@@ -20,5 +19,5 @@ def require(package: str, purpose: str, extra: str = "fit") -> None:
     Raises:
         BundleError: it is not installed.
     """
-    if find_spec(package) is None:
+    if not installed(package):
         raise missing(package, purpose, extra)

@@ -61,6 +61,8 @@ class FitSettings:
     max_memories: int | None = None
     seed: int = 0
     provider: Provider = "auto"
+    threads: int | None = None
+    """Of the base model; None for one a CPU."""
     batch_rows: int = 256
 
 
@@ -103,6 +105,7 @@ def fit(settings: FitSettings, progress: Progress) -> Bundle:
                 Bundle(draft.path, manifest),
                 data.test,
                 provider=settings.provider,
+                threads=settings.threads,
                 progress=progress,
                 batch_rows=settings.batch_rows,
             )
@@ -181,6 +184,7 @@ def _settle(
         task=settings.task,
         classes=settings.classes,
         provider=settings.provider,
+        threads=settings.threads,
         batch_rows=settings.batch_rows,
     )
     for labelled in (data.train, data.unseen, data.test):

@@ -1,18 +1,24 @@
 """What a person sees while a command works: lines, and a bar for what takes long."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from importlib.util import find_spec
 from typing import Final, Protocol
 
-__all__ = ["Progress", "Silent", "Terminal"]
+from service.printable import printable
+from service.runtime import installed
+from service.telemetry.logs import LogFormat
+
+__all__ = ["Logged", "Progress", "Silent", "Terminal", "progress_for"]
 
 Advance = Callable[[int], None]
 
 _LINE_S: Final = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -45,13 +51,13 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """Write the line, above a bar that stands there."""
-        self._write(line)
+        self._write(printable(line))
 
     @contextmanager
     def bar(self, label: str, total: int, *, unit: str = "rows") -> Iterator[Advance]:
         """Draw a bar with the rate and the time that is left, or write a line now and then."""
-        if find_spec("tqdm") is None or not sys.stderr.isatty():
-            yield _Lines(label, total, unit).advance
+        if not installed("tqdm") or not sys.stderr.isatty():
+            yield _Lines(label, total, unit, self._write).advance
             return
         from tqdm import tqdm
 
@@ -63,11 +69,33 @@ class Terminal:
                 self._write = _write_line
 
 
+class Logged:
+    """Writes to the log, for whoever reads nothing else, whatever its level."""
+
+    def __init__(self) -> None:
+        _log.setLevel(logging.INFO)
+
+    def say(self, line: str) -> None:
+        """Log the line."""
+        _log.info("%s", line)
+
+    @contextmanager
+    def bar(self, label: str, total: int, *, unit: str = "rows") -> Iterator[Advance]:
+        """Log a line now and then."""
+        yield _Lines(label, total, unit, self.say).advance
+
+
+def progress_for(log_format: LogFormat) -> Progress:
+    """What tells the user of a command how far it has come, given the setting `log_format`."""
+    return Logged() if log_format == "json" else Terminal()
+
+
 class _Lines:
     """A bar for a log: a line every ten seconds."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
+    def __init__(self, label: str, total: int, unit: str, write: Callable[[str], object]) -> None:
         self._label, self._total, self._unit = label, total, unit
+        self._write = write
         self._done = 0
         self._said = time.monotonic()
 
@@ -76,7 +104,7 @@ class _Lines:
         now = time.monotonic()
         if now - self._said >= _LINE_S:
             self._said = now
-            _write_line(f"{self._label}: {self._done} of {self._total} {self._unit}")
+            self._write(f"{self._label}: {self._done} of {self._total} {self._unit}")
 
 
 def _write_line(line: str) -> None:

@@ -55,12 +55,19 @@ class _Run:
     """One run of `rebase`: its counts, through both passes over the old state."""
 
     def __init__(
-        self, manifest: Manifest, embedder: Embedder, progress: Progress, *, skip_unfit: bool
+        self,
+        manifest: Manifest,
+        embedder: Embedder,
+        progress: Progress,
+        *,
+        skip_unfit: bool,
+        options: MemoryOptions,
     ) -> None:
         self._manifest = manifest
         self._embedder = embedder
         self._progress = progress
         self._skip_unfit = skip_unfit
+        self._options = options
         self.carried = self.forgotten = self.fitted_names = 0
 
     def fill(self, takeover: Takeover, journal: Path, batch_rows: int) -> None:
@@ -69,10 +76,10 @@ class _Run:
         if 0 < done < total:
             self._progress.say(f"going on: {done} of {total} memories are done")
         self._catch_up(takeover, journal, batch_rows)
-        graph = replace(self._manifest.graph_settings(), threads=0)
         takeover.seal(
             lambda rows: self._progress.say(f"building the graph of {rows} memories"),
-            MemoryOptions(graph=graph),
+            # All CPUs: nobody is served yet.
+            replace(self._options, graph=replace(self._manifest.graph_settings(), threads=0)),
         )
         # Once more: the first time may have taken hours, this one does not.
         self._catch_up(takeover, journal, batch_rows)
@@ -110,6 +117,8 @@ def rebase(
     progress: Progress,
     skip_unfit: bool = False,
     provider: Provider = "auto",
+    threads: int | None = None,
+    options: MemoryOptions = MemoryOptions(),  # noqa: B008 - immutable
     batch_rows: int = BATCH_ROWS,
 ) -> Rebased:
     """Take the memories of one version over into another; call it again to go on, or to catch up.
@@ -121,6 +130,8 @@ def rebase(
         progress: told how far it has come, and of each memory left out.
         skip_unfit: leave out what does not fit the new version, instead of stopping at it.
         provider: what runs the new base model.
+        threads: of the new base model; None for one a CPU.
+        options: how the new state is to be kept.
         batch_rows: memories per run of the model and per commit.
 
     Raises:
@@ -144,10 +155,12 @@ def rebase(
     if translation.lost:
         classes = ", ".join(translation.lost)
         progress.say(f"version {new.manifest.version} does not have these classes: {classes}")
-    model = BaseModel(new.model_path, inputs=new.manifest.inputs, provider=provider)
+    model = BaseModel(
+        new.model_path, inputs=new.manifest.inputs, provider=provider, threads=threads
+    )
     model.warm_up(batch_rows)
     embedder = Embedder(model, new.manifest, translation)
-    run = _Run(new.manifest, embedder, progress, skip_unfit=skip_unfit)
+    run = _Run(new.manifest, embedder, progress, skip_unfit=skip_unfit, options=options)
     shapes = old.manifest.memory_shape(), new.manifest.memory_shape()
     # The manifest has the checksums of all files: another fit under this number is another origin.
     origin = f"{old.manifest.version}:{sha256_of(new.path / 'manifest.json')}"

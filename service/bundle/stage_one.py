@@ -80,6 +80,7 @@ class StageOne:
         task: Task | None,
         classes: Sequence[str] | None,
         provider: Provider,
+        threads: int | None,
         batch_rows: int,
     ) -> Self:
         """Find out from the first rows what the model gives, and from the targets what it means.
@@ -88,7 +89,7 @@ class StageOne:
             BundleError: the model does not run, does not fit the targets, or answers a row
                 differently in a batch.
         """
-        probe = _open(graph, scratch / "probe.onnx", provider)
+        probe = _open(graph, scratch / "probe.onnx", provider, threads)
         rows = train.rows.slice(0, min(_PROBE_ROWS, len(train)))
         raw = _checked(probe, rows)
         activation = graph.heads[0].activation
@@ -106,7 +107,7 @@ class StageOne:
                 None,
                 False,
                 False,
-                _open(graph, scratch / "base.onnx", provider),
+                _open(graph, scratch / "base.onnx", provider, threads),
                 batch_rows,
             )
         binary = raw.shape[1] == 1
@@ -117,7 +118,7 @@ class StageOne:
         inside = bool(((raw >= 0) & (raw <= 1)).all())
         sums = binary or bool(np.allclose(raw.sum(axis=1), 1.0, atol=1e-3))
         probabilities = activation is None and inside and sums
-        model = _open(graph, scratch / "base.onnx", provider, probabilities, binary)
+        model = _open(graph, scratch / "base.onnx", provider, threads, probabilities, binary)
         return cls(graph, task, width, labels, probabilities, binary, model, batch_rows)
 
     def represent(
@@ -161,11 +162,12 @@ def _open(
     graph: BaseGraph,
     path: Path,
     provider: Provider,
+    threads: int | None,
     probabilities: bool = False,
     binary: bool = False,
 ) -> BaseModel:
     save_model(serving_graph(graph, probabilities=probabilities, binary=binary), path)
-    return BaseModel(path, inputs=graph.inputs, provider=provider)
+    return BaseModel(path, inputs=graph.inputs, provider=provider, threads=threads)
 
 
 def _checked(model: BaseModel, rows: Rows) -> NDArray[np.float32]:

@@ -2,39 +2,39 @@
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from service.bundle.extra import require
+from service.cli.flags import add_settings, positive
 from service.errors import LoadFailed
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.inference.rows import Rows
     from service.inference.tensor_spec import TensorSpec
     from service.load.target import Target
 
-__all__ = ["add_parser", "run"]
+__all__ = ["declare", "run"]
 
 _PATH: Final = "/predict"
 
 
-def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+def declare(parser: ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "bench",
-        help="put load on a running server and measure it",
-        description="Sends predictions to a server that runs already and prints throughput, "
+    parser.description = (
+        "Sends predictions to a server that runs already and prints throughput, "
         "latency, errors by status and, where the server is on this machine, its CPU time per "
         "request; saves a plot. Client and server share a machine's cores if they are on the same "
-        "one. Needs the extra `bench`.",
+        "one. Needs the extra `bench`."
     )
     add = parser.add_argument
+    add_settings(parser)
     add(
         "--url",
-        default=f"http://127.0.0.1:{os.environ.get('RESMEM_PORT') or 8080}",
-        help="the server (default: 127.0.0.1, port $RESMEM_PORT, else 8080)",
+        help="the server; by default the one of the settings `host` and `port` on this machine",
     )
     add(
         "--data",
@@ -43,10 +43,10 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
         ".json, a body for /predict, whose other keys are kept; by default noise, which is "
         "searched for differently than real rows",
     )
-    add("--rows", type=_positive, default=1, metavar="N", help="rows in each request (1)")
+    add("--rows", type=positive, default=1, metavar="N", help="rows in each request (1)")
     add(
         "--concurrency",
-        type=_positive,
+        type=positive,
         default=16,
         metavar="N",
         help="connections, each with one request at a time (16)",
@@ -78,7 +78,7 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
     )
     add(
         "--pid",
-        type=_positive,
+        type=positive,
         help="the server's process, whose CPU time is measured with that of all below it; by "
         "default the one that listens at the URL",
     )
@@ -93,7 +93,7 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace, settings: Settings) -> int:
     """Measure, print, and save the plot; 1 if no request was answered with success.
 
     Raises:
@@ -104,6 +104,7 @@ def run(args: Namespace) -> int:
     # Here, not above: the other commands work without the extra, and start faster.
     import orjson
 
+    from service.bundle.progress import progress_for
     from service.load.bodies import bodies_of
     from service.load.generator import carry_out
     from service.load.inquiry import Inquiry
@@ -112,10 +113,14 @@ def run(args: Namespace) -> int:
     from service.load.report import render
     from service.load.target import Target
 
-    target = Target.parse(args.url)
+    target = Target.parse(args.url or _own_url(settings))
     headers = {} if args.api_key is None else {"authorization": f"Bearer {args.api_key}"}
     inquiry = Inquiry(target, headers)
     model = inquiry.model()
+    if args.data is None:
+        progress_for(settings.log_format).say(
+            "no --data: the rows are noise, for which a search may take longer"
+        )
     rows, options = _rows(args.data, model.inputs)
     bodies = bodies_of(rows, args.rows, options)
     inquiry.try_out(_PATH, bodies[0])
@@ -146,12 +151,19 @@ def run(args: Namespace) -> int:
     return 0 if result.completed else 1
 
 
+def _own_url(settings: Settings) -> str:
+    """Where a server with these settings is reached from its own machine."""
+    host = settings.host or "127.0.0.1"
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - a server that listens everywhere listens here too
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
 def _rows(data: str | None, specs: "list[TensorSpec]") -> "tuple[Rows, dict[str, Any]]":
     from service.bundle.dataset import read_inputs
     from service.load.bodies import random_rows, read_body
 
     if data is None:
-        sys.stderr.write("no --data: the rows are noise, for which a search may take longer\n")
         return random_rows(specs), {}
     if data.endswith(".json"):
         return read_body(Path(data), specs)
@@ -169,13 +181,6 @@ def _server_process(pid: int | None, target: "Target") -> tuple[int | None, str]
             raise LoadFailed(str(error), "pid") from None
         return None, str(error)
     return tree.root.pid, tree.describe()
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def _not_negative(text: str) -> float:

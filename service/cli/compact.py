@@ -1,28 +1,28 @@
 """`resmem compact`: what was forgotten leaves the disk."""
 
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
-from service.cli.place import add_place, find_place
+from service.cli.flags import MEMORY, PLACE, add_settings
 from service.errors import BundleError, JournalUnavailable
+from service.settings import Settings
 
-__all__ = ["add_parser", "run"]
+__all__ = ["declare", "run"]
 
 
-def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+def declare(parser: ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "compact",
-        help="remove forgotten memories from the disk",
-        description="A forgotten memory is gone from predictions at once; this removes it from the "
+    parser.description = (
+        "A forgotten memory is gone from predictions at once; this removes it from the "
         "files as well: segments that hold it are built anew, and the journal gives its pages "
-        "back. It works beside a running service. Backups made before still hold it.",
+        "back. It works beside a running service. Backups made before still hold it."
     )
-    add_place(parser)
+    add_settings(parser, *PLACE, *MEMORY)
     parser.set_defaults(run=run)
 
 
-def run(args: Namespace) -> int:
+def run(_: Namespace, settings: Settings) -> int:
     """Compact, and say what it gave back.
 
     Raises:
@@ -30,9 +30,10 @@ def run(args: Namespace) -> int:
     """
     from service.maintenance.inspection import DiskUse, inspect
     from service.memory.memory import ResidualMemory
-    from service.memory.options import MemoryOptions
+    from service.place import find_place, memory_options
 
-    place = find_place(args)
+    place = find_place(settings)
+    place.require_state()
     journal = place.folders.journal
     if not journal.exists():
         raise BundleError(f"{journal} is not there: nothing was memorized, or it was lost")
@@ -47,7 +48,7 @@ def run(args: Namespace) -> int:
         place.folders.root,
         fitted=place.bundle.memories_path,
         shape=place.bundle.manifest.memory_shape(),
-        options=MemoryOptions(maintain=False, graph=place.bundle.manifest.graph_settings()),
+        options=replace(memory_options(place.bundle, settings), maintain=False),
     )
     try:
         removed = memory.compact()

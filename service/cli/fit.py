@@ -1,23 +1,22 @@
 """`resmem fit`: an ONNX model and labelled rows become a bundle."""
 
-import os
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from service.bundle.extra import require
+from service.cli.flags import MODEL, add_settings, natural, positive
 from service.errors import BundleError
+from service.settings import Settings
 
-__all__ = ["add_parser", "run"]
+__all__ = ["declare", "run"]
 
 
-def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+def declare(parser: ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "fit",
-        help="make a bundle of an ONNX model and a training set",
-        description="Runs the model over labelled rows, keeps its residuals as memories, chooses "
-        "the parameters on held-out rows and publishes a new version in the model store.",
+    parser.description = (
+        "Runs the model over labelled rows, keeps its residuals as memories, chooses "
+        "the parameters on held-out rows and publishes a new version in the model store."
     )
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="FILE", help="the base model, ONNX")
@@ -35,12 +34,7 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
         "reported on the other, and all become memories",
     )
     add("--test", metavar="FILE", help="labelled rows to score once, at the end")
-    add(
-        "--store",
-        type=Path,
-        default=Path(os.environ.get("RESMEM_STORE") or "model_store"),
-        help="folder of the bundles (default: $RESMEM_STORE, else model_store)",
-    )
+    add_settings(parser, "store", *MODEL)
     add("--name", required=True, help="name of the model in the store")
     add("--task", choices=("classification", "regression"), help="by default the targets decide")
     add("--target", metavar="KEY", help="key or column of the targets; several: a,b")
@@ -55,7 +49,7 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
         help="tensor to find neighbours by, or `input` for the standardised inputs; by default "
         "what the model's last layer reads",
     )
-    add("--embedding-dim", type=_positive, metavar="D", help="reduce the embedding to D axes")
+    add("--embedding-dim", type=positive, metavar="D", help="reduce the embedding to D axes")
     add(
         "--output",
         action="append",
@@ -77,26 +71,20 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
         help="how residuals are stored; top-M keeps the target and the M likeliest classes; auto "
         "takes the smallest that does as well on held-out rows, and says why",
     )
-    add("--m", type=_positive, default=16, help="links of the graph per row")
-    add("--ef-construction", type=_positive, default=200, help="breadth of the graph's build")
+    add("--m", type=positive, default=16, help="links of the graph per row")
+    add("--ef-construction", type=positive, default=200, help="breadth of the graph's build")
     add(
         "--max-memories",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="keep a random N of the rows, each class with its share",
     )
-    add("--seed", type=_natural, default=0, help="of every random choice")
-    add(
-        "--provider",
-        choices=("auto", "cpu", "cuda", "tensorrt"),
-        default="auto",
-        help="what runs the base model",
-    )
-    add("--batch-rows", type=_positive, default=256, help="rows per run of the base model")
+    add("--seed", type=natural, default=0, help="of every random choice")
+    add("--batch-rows", type=positive, default=256, help="rows per run of the base model")
     parser.set_defaults(run=run)
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace, settings: Settings) -> int:
     """Fit, and print what was chosen and how good it is.
 
     Raises:
@@ -106,14 +94,14 @@ def run(args: Namespace) -> int:
     # Here, not above: the other commands work without the extra `fit`, and start faster.
     from service.bundle.fit import FitSettings, fit
     from service.bundle.labels import read_classes
-    from service.bundle.progress import Terminal
+    from service.bundle.progress import progress_for
     from service.bundle.report import render_choice, render_codecs, render_scores
     from service.memory.graph_settings import GraphSettings
 
-    settings = FitSettings(
+    wanted = FitSettings(
         model=args.model,
         data=args.data,
-        store=args.store,
+        store=settings.store,
         name=args.name,
         unseen=args.unseen,
         test=args.test,
@@ -128,13 +116,14 @@ def run(args: Namespace) -> int:
         graph=GraphSettings(m=args.m, ef_construction=args.ef_construction),
         max_memories=args.max_memories,
         seed=args.seed,
-        provider=args.provider,
+        provider=settings.provider,
+        threads=settings.threads or None,
         batch_rows=args.batch_rows,
     )
     try:
-        bundle = fit(settings, Terminal())
+        bundle = fit(wanted, progress_for(settings.log_format))
     except OSError as error:
-        raise BundleError(f"cannot write to {args.store}: {error}") from error
+        raise BundleError(f"cannot write to {settings.store}: {error}") from error
     manifest = bundle.manifest
     sys.stdout.write(
         f"{render_choice(manifest)}\n\n{render_codecs(manifest)}\n\n"
@@ -153,17 +142,3 @@ def _codec(text: str) -> str:
         except ValueError as error:
             raise ArgumentTypeError(f"{error}; or auto") from error
     return text
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number

@@ -1,30 +1,29 @@
 """`resmem rebase`: a new version takes over what an older one was taught."""
 
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from service.cli.place import add_place, find_place
+from service.cli.flags import MEMORY, MODEL, PLACE, add_settings, positive
 from service.errors import BundleError
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.bundle.rebase import Rebased
 
-__all__ = ["add_parser", "run"]
+__all__ = ["declare", "run"]
 
 
-def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+def declare(parser: ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "rebase",
-        help="give the memories of an older version to a new one",
-        description="Runs every memory that an older version was taught through the base model of "
+    parser.description = (
+        "Runs every memory that an older version was taught through the base model of "
         "a new one, and writes them with new embeddings and residuals into the new version's "
         "state; id, target, weight, source, time and order stay. The old state is only read and "
         "may be served meanwhile. Stopped at any time, the same command goes on; given again "
-        "after the switch, it picks up what changed meanwhile.",
+        "after the switch, it picks up what changed meanwhile."
     )
-    add_place(parser)
+    add_settings(parser, *PLACE, *MODEL, *MEMORY)
     add = parser.add_argument
     add(
         "--from",
@@ -38,17 +37,11 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
         help="leave out and count memories that do not fit the new version (a class that it does "
         "not have, an input of another shape), instead of stopping at the first",
     )
-    add(
-        "--provider",
-        choices=("auto", "cpu", "cuda", "tensorrt"),
-        default="auto",
-        help="what runs the base model",
-    )
-    add("--batch-rows", type=_positive, default=256, help="memories per run of the model")
+    add("--batch-rows", type=positive, default=256, help="memories per run of the model")
     parser.set_defaults(run=run)
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace, settings: Settings) -> int:
     """Take the memories over and say what became of them.
 
     Raises:
@@ -56,29 +49,32 @@ def run(args: Namespace) -> int:
     """
     # Here, not above: the other commands start faster without it.
     from service.bundle.predecessor import find_predecessor
-    from service.bundle.progress import Terminal
+    from service.bundle.progress import progress_for
     from service.bundle.rebase import rebase
     from service.bundle.store import ModelStore
+    from service.place import find_place, memory_options
 
-    new, terminal = find_place(args).bundle, Terminal()
+    new, terminal = find_place(settings).bundle, progress_for(settings.log_format)
     name, version = new.manifest.name, new.manifest.version
     old = args.old
     if old is None:
-        before = find_predecessor(args.state_dir, name, version)
+        before = find_predecessor(settings.state_dir, name, version)
         if before is None:
             raise BundleError(
-                f"{args.state_dir / name} has no memories of a version before {version}: nothing "
-                "to take over; a later version is named with --from"
+                f"{settings.state_dir / name} has no memories of a version before {version}: "
+                "nothing to take over; a later version is named with --from"
             )
         old = before.version
     try:
         rebased = rebase(
-            ModelStore(args.store).resolve(f"{name}/{old}"),
+            ModelStore(settings.store).resolve(f"{name}/{old}"),
             new,
-            states=args.state_dir,
+            states=settings.state_dir,
             progress=terminal,
             skip_unfit=args.skip_unfit,
-            provider=args.provider,
+            provider=settings.provider,
+            threads=settings.threads or None,
+            options=memory_options(new, settings),
             batch_rows=args.batch_rows,
         )
     except KeyboardInterrupt:
@@ -118,10 +114,3 @@ def render(rebased: "Rebased", *, name: str, old: str, new: str) -> str:
     )
     lines.append(str(rebased.state))
     return "\n".join(lines) + "\n"
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number

@@ -1,23 +1,23 @@
 """`resmem repair`: damaged segments built anew from the journal."""
 
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 
-from service.cli.place import add_place, find_place
+from service.cli.flags import PLACE, add_settings
 from service.errors import BundleError
+from service.printable import printable
+from service.settings import Settings
 
-__all__ = ["add_parser", "run"]
+__all__ = ["declare", "run"]
 
 
-def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+def declare(parser: ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "repair",
-        help="build damaged segments anew from the journal",
-        description="Looks at the state as `verify` does, and builds every damaged or missing "
-        "segment anew from the journal, which has all rows. It works beside a running service.",
+    parser.description = (
+        "Looks at the state as `verify` does, and builds every damaged or missing "
+        "segment anew from the journal, which has all rows. It works beside a running service."
     )
-    add_place(parser)
+    add_settings(parser, *PLACE)
     parser.add_argument(
         "--forget-damaged",
         action="store_true",
@@ -26,21 +26,23 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace, settings: Settings) -> int:
     """Say what was mended; 1 where a fault is left.
 
     Raises:
         ResmemError: the journal is damaged, or cannot be written.
     """
-    from service.bundle.progress import Terminal
+    from service.bundle.progress import progress_for
     from service.maintenance.repair import repair
     from service.memory.sqlite_upkeep import count_memories
+    from service.place import find_place
 
-    place = find_place(args)
+    place = find_place(settings)
+    place.require_state()
     journal = place.folders.journal
     if not journal.exists():
         raise BundleError(f"{journal} is not there: nothing was memorized, or it was lost")
-    with Terminal().bar("memories", count_memories(journal)) as advance:
+    with progress_for(settings.log_format).bar("memories", count_memories(journal)) as advance:
         repaired = repair(
             place.folders,
             place.bundle.manifest.memory_shape(),
@@ -53,7 +55,7 @@ def run(args: Namespace) -> int:
     for id in repaired.dropped:
         sys.stdout.write(f"forgot {id!r}, which was damaged\n")
     for fault in repaired.left:
-        sys.stdout.write(f"left: {fault}\n")
+        sys.stdout.write(f"left: {printable(fault)}\n")
     if not (repaired.rebuilt or repaired.dropped or repaired.left):
         sys.stdout.write("nothing to mend\n")
     return 1 if repaired.left else 0

@@ -1,35 +1,37 @@
 """`resmem serve`: answers over HTTP until a signal ends it."""
 
-import argparse
+from argparse import ArgumentParser, Namespace
 
 from service import settings as options
 from service.settings import Settings
 
-__all__ = ["add_parser", "serve"]
+__all__ = ["declare", "run"]
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command."""
-    parser = subparsers.add_parser(
-        "serve",
-        help="serve a bundle over HTTP",
-        description="Serves a bundle over HTTP. Every flag is also an environment variable "
+def declare(parser: ArgumentParser) -> None:
+    """Declare the command and its options."""
+    parser.description = (
+        "Serves a bundle over HTTP. Every flag is also an environment variable "
         "(RESMEM_PORT) and a key of the file that --config names (port). SIGTERM and SIGINT end it "
         "once the requests under way are answered, a second one at once; SIGHUP brings the version "
-        "that the store marks current into service.",
+        "that the store marks current into service."
     )
     options.add_flags(parser)
-    parser.set_defaults(run=lambda arguments: serve(options.from_args(arguments)))
+    parser.set_defaults(run=run)
 
 
-def serve(settings: Settings) -> int:
+def run(_: Namespace, settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT and returns 0; 2 if the model turns out not to load.
 
     Raises:
         BundleError, CorruptFile: no bundle, or one that is damaged at first sight.
         InvalidSettings: the address cannot be listened on.
+        ProviderUnavailable: there is nothing to run a model on.
     """
     # Here, not above: a supervisor stays small without the app, other commands start sooner.
+    from service.runtime import require_onnx_runtime
+
+    require_onnx_runtime()
     if settings.workers > 1:
         from service.server.supervisor import supervise
 

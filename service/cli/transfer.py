@@ -1,24 +1,23 @@
 """`resmem export` and `resmem import`: memories as JSON Lines or Parquet."""
 
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from service.cli.place import add_place, find_place
+from service.cli.flags import MEMORY, MODEL, PLACE, add_settings
+from service.settings import Settings
 
-__all__ = ["add_parser", "run_export", "run_import"]
+__all__ = ["declare_export", "declare_import", "run_export", "run_import"]
 
 
-def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
-    """Declare both commands and their options."""
-    export = subparsers.add_parser(
-        "export",
-        help="write the memories added online to a file",
-        description="Writes the memories of one moment, oldest first, as JSON Lines or Parquet: "
-        "id, inputs, target, weight, source, time. It works beside a running service.",
+def declare_export(parser: ArgumentParser) -> None:
+    """Declare `export` and its options."""
+    parser.description = (
+        "Writes the memories of one moment, oldest first, as JSON Lines or Parquet: "
+        "id, inputs, target, weight, source, time. It works beside a running service."
     )
-    add_place(export)
-    add = export.add_argument
+    add_settings(parser, *PLACE)
+    add = parser.add_argument
     add("--to", type=Path, required=True, metavar="FILE", help="ends in .jsonl or .parquet")
     add("--source", help="only memories of this source")
     add(
@@ -28,43 +27,40 @@ def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
     )
     add("--skip-bad", action="store_true", help="leave out damaged memories, and name them")
     add("--force", action="store_true", help="replace a file that is there")
-    export.set_defaults(run=run_export)
+    parser.set_defaults(run=run_export)
 
-    importing = subparsers.add_parser(
-        "import",
-        help="add the memories of a file",
-        description="Adds what `resmem export` wrote, or a file of your own: one object a line, "
+
+def declare_import(parser: ArgumentParser) -> None:
+    """Declare `import` and its options."""
+    parser.description = (
+        "Adds what `resmem export` wrote, or a file of your own: one object a line, "
         "with inputs and target, and perhaps id, weight, source and created_ms. Rows without the "
         "embedding and residual of this very bundle run through its base model. Importing a file "
-        "again adds nothing. It works beside a running service, which uses the memories at once.",
+        "again adds nothing. It works beside a running service, which uses the memories at once."
     )
-    add_place(importing)
-    add = importing.add_argument
+    add_settings(parser, *PLACE, *MODEL, *MEMORY)
+    add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="JSON Lines, or .parquet")
     add(
         "--skip-bad",
         action="store_true",
         help="pass over what is no memory of this bundle, and name it, instead of stopping there",
     )
-    add(
-        "--provider",
-        choices=("auto", "cpu", "cuda", "tensorrt"),
-        default="auto",
-        help="what runs the base model",
-    )
-    importing.set_defaults(run=run_import)
+    parser.set_defaults(run=run_import)
 
 
-def run_export(args: Namespace) -> int:
+def run_export(args: Namespace, settings: Settings) -> int:
     """Export, and say how many.
 
     Raises:
         ResmemError: the file cannot be written, or a memory is damaged.
     """
-    from service.bundle.progress import Terminal
+    from service.bundle.progress import progress_for
     from service.maintenance.export import export_memories
+    from service.place import find_place
 
-    place = find_place(args)
+    place = find_place(settings)
+    place.require_state()
     count = export_memories(
         place.bundle,
         place.folders,
@@ -73,30 +69,30 @@ def run_export(args: Namespace) -> int:
         vectors=args.vectors,
         skip_bad=args.skip_bad,
         force=args.force,
-        progress=Terminal(),
+        progress=progress_for(settings.log_format),
     )
     sys.stdout.write(f"{count:,} memories, {args.to.stat().st_size:,} bytes: {args.to}\n")
     return 0
 
 
-def run_import(args: Namespace) -> int:
+def run_import(args: Namespace, settings: Settings) -> int:
     """Import, and say what became of the memories.
 
     Raises:
         ResmemError: an entry is no memory, or the journal cannot be written.
     """
-    from service.bundle.progress import Terminal
+    from service.bundle.progress import progress_for
     from service.maintenance.importer import import_memories
     from service.memory.memory import ResidualMemory
-    from service.memory.options import MemoryOptions
+    from service.place import find_place, memory_options
 
-    place = find_place(args)
+    place = find_place(settings)
     place.bundle.check()
     memory = ResidualMemory.open(
         place.folders.root,
         fitted=place.bundle.memories_path,
         shape=place.bundle.manifest.memory_shape(),
-        options=MemoryOptions(graph=place.bundle.manifest.graph_settings()),
+        options=memory_options(place.bundle, settings),
     )
     try:
         done = import_memories(
@@ -104,8 +100,9 @@ def run_import(args: Namespace) -> int:
             memory,
             args.file,
             skip_bad=args.skip_bad,
-            provider=args.provider,
-            progress=Terminal(),
+            provider=settings.provider,
+            threads=settings.threads or None,
+            progress=progress_for(settings.log_format),
         )
     finally:
         memory.close()

@@ -1,33 +1,27 @@
 """`resmem use`: marks the version that a server is to load."""
 
-import os
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 
-__all__ = ["add_parser", "run"]
+from service.cli.flags import add_settings
+from service.settings import Settings
+
+__all__ = ["declare", "run"]
 
 
-def add_parser(subparsers: "_SubParsersAction[ArgumentParser]") -> None:
+def declare(parser: ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = subparsers.add_parser(
-        "use",
-        help="mark the version of a model to serve",
-        description="Marks a version as the current one of its model: what `resmem serve` loads, "
+    parser.description = (
+        "Marks a version as the current one of its model: what `resmem serve` loads, "
         "and a server that runs loads at SIGHUP or POST /admin/reload. An older version may be "
-        "marked as well, which is how one rolls back.",
+        "marked as well, which is how one rolls back."
     )
-    parser.add_argument("model", metavar="NAME/VERSION")
-    parser.add_argument(
-        "--store",
-        type=Path,
-        default=Path(os.environ.get("RESMEM_STORE") or "model_store"),
-        help="folder of the bundles (default: $RESMEM_STORE, else model_store)",
-    )
+    parser.add_argument("version", metavar="NAME/VERSION")
+    add_settings(parser, "store")
     parser.set_defaults(run=run)
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace, settings: Settings) -> int:
     """Marks it and says so.
 
     Raises:
@@ -37,7 +31,7 @@ def run(args: Namespace) -> int:
     # Here, not above: the other commands start faster without it.
     from service.bundle.store import ModelStore
 
-    bundle = ModelStore(args.store).use(args.model)
+    bundle = ModelStore(settings.store).use(args.version)
     sys.stdout.write(
         f"{bundle.reference} is current; a server takes it over at SIGHUP or POST /admin/reload\n"
     )

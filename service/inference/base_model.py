@@ -1,19 +1,29 @@
 """The base model: an ONNX Runtime session that turns rows into logits and embeddings."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import BundleError, InvalidInput, NotReady, ProviderUnavailable
 from service.inference.rows import Rows
 from service.inference.tensor_spec import TensorSpec
 from service.resources import usable_cpus
+from service.runtime import without_onnx_runtime
+
+# Releases from 1.29 on send usage data, names and hashes of models among it, to the runtime's maker
+# unless this is set before the first import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise without_onnx_runtime(error) from error
 
 __all__ = ["BaseModel", "BaseOutput", "Provider"]
 

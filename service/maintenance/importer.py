@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from service.bundle.extra import require
 from service.bundle.progress import Progress
 from service.bundle.store import Bundle
 from service.errors import BundleError, InvalidInput, QueueFull
-from service.inference.base_model import BaseModel, Provider
 from service.inference.residuals import base_prediction, residuals
 from service.inference.rows import Rows
 from service.maintenance.entry import Entry, EntryReader
@@ -29,6 +28,9 @@ from service.maintenance.json_lines import JsonLinesReader
 from service.maintenance.portable import PortableFormat, PortableMemory, Vectors
 from service.memory.journal import Appended, Memories
 from service.memory.memory import ResidualMemory
+
+if TYPE_CHECKING:
+    from service.inference.base_model import BaseModel, Provider
 
 __all__ = ["Imported", "import_memories"]
 
@@ -58,8 +60,9 @@ def import_memories(
     source: Path,
     *,
     skip_bad: bool,
-    provider: Provider,
+    provider: "Provider",
     progress: Progress,
+    threads: int | None = None,
 ) -> Imported:
     """Adds the memories of a file.
 
@@ -70,12 +73,13 @@ def import_memories(
         skip_bad: pass over entries that are no memories of this bundle, and say so.
         provider: what runs the base model, which is loaded where an entry needs it.
         progress: told how far it has come.
+        threads: of the base model; None for one a CPU.
 
     Raises:
         BundleError: an entry is no memory: nothing of its batch was written. Or no such file.
         JournalUnavailable: the journal cannot be written; what was written before stays.
     """
-    run = _Run(bundle, memory, provider, progress.say if skip_bad else None, source)
+    run = _Run(bundle, memory, provider, threads, progress.say if skip_bad else None, source)
     try:
         reader = _open(source)
         entries = iter(reader)
@@ -106,7 +110,8 @@ class _Run:
         self,
         bundle: Bundle,
         memory: ResidualMemory,
-        provider: Provider,
+        provider: "Provider",
+        threads: int | None,
         say: Callable[[str], None] | None,
         source: Path,
     ) -> None:
@@ -114,6 +119,7 @@ class _Run:
         self._bundle = bundle
         self._memory = memory
         self._provider = provider
+        self._threads = threads
         self._say = say
         self._source = source
         self._form = PortableFormat(bundle.manifest)
@@ -201,9 +207,15 @@ class _Run:
         return [Vectors(*pair) for pair in zip(output.embeddings, remaining, strict=True)]
 
     @cached_property
-    def _model(self) -> BaseModel:
+    def _model(self) -> "BaseModel":
+        # Here, not above: memories that bring their vectors need no ONNX Runtime.
+        from service.inference.base_model import BaseModel
+
         model = BaseModel(
-            self._bundle.model_path, inputs=self._bundle.manifest.inputs, provider=self._provider
+            self._bundle.model_path,
+            inputs=self._bundle.manifest.inputs,
+            provider=self._provider,
+            threads=self._threads,
         )
         # Warm, so that what it refuses from then on is the row's fault.
         model.warm_up(_MODEL_ROWS)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from service.maintenance.inspection import BundleInspection, Inspection, StateInspection
+from service.printable import printable
 
 __all__ = ["render"]
 
@@ -60,7 +61,7 @@ def _state(state: StateInspection) -> Iterator[str]:
             ["source", "memories", "oldest", "newest"],
             [
                 [
-                    "-" if source.source is None else source.source,
+                    "-" if source.source is None else printable(source.source),
                     f"{source.memories:,}",
                     _time(source.oldest_ms),
                     _time(source.newest_ms),

@@ -24,7 +24,7 @@ from service.maintenance.state_audit import StateAudit, audit_state
 from service.memory.sqlite_snapshot import open_snapshot
 from service.memory.state_folders import StateFolders
 
-__all__ = ["verify", "verify_state"]
+__all__ = ["verify", "verify_bundle", "verify_state"]
 
 _SHOWN: Final = 5
 _SEGMENT_ADVICE: Final[dict[Verdict, str | None]] = {
@@ -38,10 +38,15 @@ _SEGMENT_ADVICE: Final[dict[Verdict, str | None]] = {
 
 def verify(bundle: Bundle, folders: StateFolders, progress: Progress) -> Iterator[Finding]:
     """Checks everything there is, one finding a check and one more a fault."""
+    yield from verify_bundle(bundle, progress)
+    yield from verify_state(bundle, folders, progress)
+
+
+def verify_bundle(bundle: Bundle, progress: Progress) -> Iterator[Finding]:
+    """Checks the files of a bundle."""
     total = sum(entry.bytes for entry in bundle.manifest.files.values())
     with progress.bar("bundle", total, unit="bytes") as advance:
         yield from check_bundle(bundle, advance)
-    yield from verify_state(bundle, folders, progress)
 
 
 def verify_state(bundle: Bundle, folders: StateFolders, progress: Progress) -> Iterator[Finding]:

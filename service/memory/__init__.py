@@ -7,6 +7,6 @@ what was memorized online) and the sealed segments built from it.
     append -> journal (commit) -> growing segment (RAM, exact) -> sealed segment (mapped, graph)
     correct -> one kernel call over all segments -> Correction
 
-Nothing here knows HTTP, ONNX, bundles or settings; it may import only `service.errors` and
-`service.durable`.
+Nothing here knows HTTP, ONNX, bundles or settings; it may import only `service.errors`,
+`service.durable` and `service.resources`.
 """

@@ -10,7 +10,8 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import isfinite
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import Any, Final, Literal, TextIO
 
 from service.printable import printable
 
-__all__ = ["LogFormat", "catch_the_rest", "configure", "fields"]
+__all__ = ["LogFormat", "catch_the_rest", "configure", "fields", "log_of_the_caller_kept"]
 
 LogFormat = Literal["json", "text"]
 
@@ -52,6 +53,18 @@ def configure(level: str, form: LogFormat, *, worker: int | None = None) -> None
         logger.propagate = True
         logger.setLevel(logging.WARNING)  # its start and stop lines say less than ours
     logging.getLogger("uvicorn.access").disabled = True
+
+
+@contextmanager
+def log_of_the_caller_kept() -> Iterator[None]:
+    """Whatever is configured inside, the process has its own handlers and level again outside."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def catch_the_rest() -> None:

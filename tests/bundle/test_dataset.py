@@ -204,6 +204,6 @@ def test_parquet_without_pyarrow_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = parquet(tmp_path, x=X.tolist(), y=Y)
-    monkeypatch.setattr("service.bundle.extra.find_spec", lambda _: None)
+    monkeypatch.setattr("service.bundle.extra.installed", lambda _: False)
     with pytest.raises(BundleError, match=r"needs the package pyarrow.*resmem-service\[fit\]"):
         read_rows(source, [IMAGE], target=None)

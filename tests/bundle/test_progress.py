@@ -1,9 +1,8 @@
 import sys
-from importlib.util import find_spec
 
 import pytest
 
-from service.bundle.progress import Silent, Terminal
+from service.bundle.progress import Logged, Silent, Terminal, progress_for
 
 
 def test_silence() -> None:
@@ -35,10 +34,8 @@ def test_a_terminal_shows_the_bar(
 def test_without_tqdm_there_is_no_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "service.bundle.progress.find_spec",
-        lambda name: None if name == "tqdm" else find_spec(name),
-    )
+    monkeypatch.setattr("service.bundle.progress.installed", lambda name: name != "tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Terminal().bar("rows", 3) as advance:
         advance(3)
     assert capsys.readouterr().err == ""
@@ -67,3 +64,25 @@ def test_what_is_said_stands_above_the_bar(
     lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
     assert "left out 'id-7'" in lines
     assert lines[-1] == "done"
+
+
+def test_a_log_of_objects_has_no_other_lines(
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = iter([0.0, 11.0])
+    monkeypatch.setattr("service.bundle.progress.time.monotonic", lambda: next(seconds))
+    progress = progress_for("json")
+    assert isinstance(progress, Logged)
+    progress.say("left out 'x'")
+    with progress.bar("memories", 300) as advance:
+        advance(20)
+    assert caplog.messages == ["left out 'x'", "memories: 20 of 300 rows"]
+    assert capsys.readouterr().err == ""
+    assert isinstance(progress_for("text"), Terminal)
+
+
+def test_what_a_file_says_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal().say("left out \x1b[2J\nforged")
+    assert capsys.readouterr().err == "left out \\x1b[2J\\nforged\n"

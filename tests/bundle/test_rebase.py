@@ -209,10 +209,10 @@ def test_version_1_learns_and_forgets_while_it_is_rebased(
     """A last pass brings what came during the first, or during the building of the graph."""
     seal = Takeover.seal
 
-    def busy(takeover: Takeover, announce: Callable[[int], None]) -> int:
+    def busy(takeover: Takeover, announce: Callable[[int], None], options: MemoryOptions) -> int:
         states.teach(states.two.old, range(300, 305))
         states.forget(states.two.old, "id-0")
-        return seal(takeover, announce)
+        return seal(takeover, announce, options)
 
     monkeypatch.setattr(Takeover, "seal", busy)
     rebased = states.rebase()
@@ -323,7 +323,8 @@ def dying(*args, **kwargs):
 
 setattr(owner, name, dying)
 if place.endswith("build"):
-    takeover.Takeover.seal.__defaults__ = (takeover.MemoryOptions(growing_bytes=1),)
+    from service import place as places
+    places.memory_options = lambda *_: takeover.MemoryOptions(growing_bytes=1)
 main(arguments)
 """
 
@@ -380,16 +381,15 @@ def test_killed_while_the_graph_is_built(
     taught: Path,
     uninterrupted: list[Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = Path(shutil.copytree(taught, tmp_path / "states"))
     command = [sys.executable, "-c", KILLED, "after-build", "1", *arguments(digits_twice, folder)]
     ended = subprocess.run(command, timeout=_PATIENCE_S, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert (folder / "digits/.rebase-2/segments/.building").is_dir()
-    monkeypatch.setattr(Takeover.seal, "__defaults__", (MemoryOptions(growing_bytes=1),))
     listener = Listener()
-    States(digits_twice, folder).rebase(progress=listener)
+    options = MemoryOptions(growing_bytes=1)
+    States(digits_twice, folder).rebase(progress=listener, options=options)
     assert listener.lines == [f"building the graph of {_TAUGHT} memories"]
     assert stored(digits_twice.new, folder) == uninterrupted
     assert not (folder / "digits/2/segments/.building").exists()

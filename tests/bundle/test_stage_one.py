@@ -41,6 +41,7 @@ def settle(
         task=task,
         classes=classes,
         provider="cpu",
+        threads=None,
         batch_rows=128,
     )
 

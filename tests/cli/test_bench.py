@@ -134,7 +134,7 @@ def test_numbers_that_will_not_do(
 def test_without_the_extra(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.bundle.extra.find_spec", lambda _: None)
+    monkeypatch.setattr("service.bundle.extra.installed", lambda _: False)
     assert "pip install 'resmem-service[bench]'" in refused(capsys)
     assert "matplotlib" in refused(capsys)
 

@@ -69,7 +69,7 @@ def test_without_the_extra_its_command_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("service.bundle.extra.find_spec", lambda _: None)
+    monkeypatch.setattr("service.bundle.extra.installed", lambda _: False)
     assert main(arguments) == 2
     assert "pip install 'resmem-service[fit]'" in capsys.readouterr().err
 

@@ -1,25 +1,15 @@
 """`resmem serve`: what keeps it from starting is one line, and status 2."""
 
-import logging
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service.cli import main
 from tests.conftest import FittedModel
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
 
 
 def refused(capsys: pytest.CaptureFixture[str], *flags: str) -> str:

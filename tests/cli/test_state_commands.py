@@ -38,8 +38,7 @@ def test_a_state_from_its_first_memory_to_its_restoration(
         assert main([command, *place, *options]) == 0
         return capsys.readouterr().out
 
-    assert "nothing was memorized online yet" in run("inspect")
-    assert run("verify").endswith("no faults\n")
+    assert run("verify", "--bundle-only").endswith("no faults\n")
     out = run("import", str(lines))
     assert out == (
         "80 memories created, 0 replaced, 0 there already, 0 skipped; the base model ran for 80\n"
@@ -163,3 +162,46 @@ def test_the_environment_names_the_place(
     assert main(["import", str(lines)]) == 0
     assert capsys.readouterr().out.startswith("80 memories created")
     assert StateFolders(tmp_path / "mine" / "digits" / "1").journal.exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect"],
+        ["verify"],
+        ["repair"],
+        ["compact"],
+        ["backup", "--to", "saved"],
+        ["export", "--to", "out.jsonl"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_state_that_is_not_there_is_not_well(
+    command: list[str],
+    place: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, *place]) == 2
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert f"{tmp_path}/states/digits/1 is not there" in line
+    assert "--state-dir" in line
+    # What there is of the bundle is told all the same.
+    assert ("digits/1" in out) == (command[0] in {"inspect", "verify"})
+    assert "no faults" not in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sources_command_no_terminal(
+    digits: FittedModel, place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = {"id": "\x1b[2J", "inputs": digits.inputs[0].astype(float).tolist(), "target": 1}
+    (tmp_path / "in.jsonl").write_text(json.dumps(entry | {"source": "desk\n\x1b[31mred"}) + "\n")
+    assert main(["import", *place, str(tmp_path / "in.jsonl")]) == 0
+    assert main(["inspect", *place]) == 0
+    out = capsys.readouterr().out
+    assert "desk\\n\\x1b[31mred" in out
+    assert "\x1b" not in out

@@ -370,7 +370,7 @@ def test_nothing_memorized_is_nothing_to_export(taught: Taught, tmp_path: Path) 
 
 @pytest.fixture
 def without_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.bundle.extra.find_spec", lambda _: None)
+    monkeypatch.setattr("service.bundle.extra.installed", lambda _: False)
 
 
 @pytest.mark.usefixtures("without_extra")
