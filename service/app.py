@@ -20,8 +20,10 @@ from service.assembly import assemble
 from service.bundle.store import Bundle, ModelStore
 from service.coalesced import Coalesced
 from service.errors import NotReady, ReloadFailed, ResmemError
+from service.footprint import Footprint
 from service.memory.memory import MemoryStatistics, ResidualMemory
 from service.reloaded import Reloaded
+from service.resources import usable_memory_bytes
 from service.settings import Settings
 from service.telemetry.cells import Cells
 from service.telemetry.logs import fields
@@ -257,6 +259,14 @@ class ResmemApp:
                 memories=predictor.memory.size,
             ),
         )
+        model_bytes = self._bundle.model_path.stat().st_size
+        if self._fleet is None or self._fleet.cells.worker == 0:  # once for all workers
+            Footprint(
+                mapped=predictor.memory.statistics().nbytes,
+                model=model_bytes,
+                workers=self._settings.workers,
+                limit=usable_memory_bytes(),
+            ).warn()
         predictor.start()
         self.metrics.serve(
             name=card.name,
@@ -264,6 +274,7 @@ class ResmemApp:
             provider=card.provider,
             memory=lambda: _statistics(predictor.memory),
             queued_rows=lambda: predictor.queued_rows,
+            model_bytes=model_bytes,
         )
         self.gate.open(backend)
 

@@ -142,3 +142,34 @@ def test_an_older_version_that_was_taught_is_named(
         assert asyncio.run(until_over(app)).status_code == 200
     assert "version 1 was taught 3" in caplog.text
     assert "resmem rebase --model digits/2 --from 1" in caplog.text
+
+
+@pytest.mark.usefixtures("collector")
+@pytest.mark.parametrize("limit", [2**50, 2**10])
+def test_a_memory_that_does_not_fit_is_mentioned_at_the_start(
+    limit: int,
+    digits: FittedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("service.app.usable_memory_bytes", lambda: limit)
+    app = ResmemApp(settings(digits, tmp_path))
+
+    async def scraped() -> list[str]:
+        async with app.asgi.router.lifespan_context(app.asgi):
+            while True:
+                lines = app.metrics.scrape().decode().splitlines()
+                if any(line.startswith("resmem_model_info") for line in lines):
+                    return lines
+                await asyncio.sleep(0.01)
+
+    lines = asyncio.run(scraped())
+    warnings = [line for line in caplog.messages if "files in RAM" in line]
+    assert len(warnings) == (limit == 2**10)
+    (mapped,) = (float(line.split()[1]) for line in lines if line.startswith("resmem_mapped_bytes"))
+    model, memories = digits.bundle.model_path, digits.bundle.memories_path
+    least = model.stat().st_size + (memories / "graph.hnsw").stat().st_size
+    assert mapped > least
+    assert any(line.startswith("resmem_memory_limit_bytes ") for line in lines)
+    assert any(line.startswith('resmem_major_page_faults_total{worker="0"} ') for line in lines)

@@ -91,6 +91,7 @@ class Cells:
 
     def __init__(self, board: Board | None = None, worker: int = 0) -> None:
         """Without a board there is one worker, and its cells are a list, the quickest to touch."""
+        self.worker = worker
         self._board = board
         self._next = len(Gauge) + len(Restart)
         self._own: list[float] = [0.0] * self._next if board is None else []

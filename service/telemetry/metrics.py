@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from service.resources import usable_memory_bytes
 from service.telemetry.cells import Cells, Gauge, Restart
 from service.telemetry.instruments import Counter, CounterFamily, HistogramFamily, Labels
 from service.telemetry.processes import collect_processes
@@ -99,6 +100,7 @@ class Metrics:
         self._cells = cells = cells or Cells()
         self._memory: Callable[[], _Statistics] | None = None
         self._queued_rows: Callable[[], int] = int
+        self._model_bytes = 0
         self._connections: Callable[[], int] = int
         self._body_bytes: Callable[[], int] = int
         self._model: dict[str, str] | None = None
@@ -152,8 +154,10 @@ class Metrics:
         provider: str,
         memory: Callable[[], _Statistics],
         queued_rows: Callable[[], int],
+        model_bytes: int = 0,
     ) -> None:
         """From now on scrapes tell of this model and ask these for their gauges."""
+        self._model_bytes = model_bytes
         self._model = {"name": name, "version": version, "provider": provider}
         self._memory = memory
         self._queued_rows = queued_rows
@@ -204,7 +208,18 @@ class Metrics:
             info.add_metric(list(self._model.values()), 1)
             yield info
         if self._memory is not None:
-            yield from _memory_gauges(self._memory())
+            statistics = self._memory()
+            yield from _memory_gauges(statistics)
+            yield _gauge(
+                "mapped_bytes",
+                "Files that predictions read: the memory's segments and the base model.",
+                statistics.nbytes + self._model_bytes,
+            )
+            yield _gauge(
+                "memory_limit_bytes",
+                "Memory that the service may use: RAM, or the limit of its control group.",
+                usable_memory_bytes(),
+            )
 
     def on_batch(self, rows: int, waits: Sequence[float]) -> None:
         """A batch of this many rows begins; its new requests waited these seconds."""
