@@ -1,13 +1,12 @@
 """`python -m service` is `resmem`."""
 
-import os
 import sys
 
 from service.child_command import without_current_folder
 
 if not sys.flags.safe_path:
     # Before anything else is imported: a `queue.py` of the folder where a user works is not ours.
-    sys.path[:] = without_current_folder(sys.path, os.getcwd())  # noqa: PTH109 - as Python puts it
+    sys.path[:] = without_current_folder(sys.path)
 
 from service.cli import main
 

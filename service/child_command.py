@@ -36,12 +36,16 @@ def module_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, *flags, str(Path(__file__).absolute()), root, module, *arguments]
 
 
-def without_current_folder(path: list[str], current: str) -> list[str]:
+def without_current_folder(path: list[str]) -> list[str]:
     """The path of imports for a process that `python -m` has started.
 
     The current folder, which Python puts first, goes; where the package itself lies in it, it
     stays, behind everything else.
     """
+    try:
+        current = str(Path.cwd())
+    except FileNotFoundError:  # it was removed, and so cannot be on the path
+        return path
     if path[:1] != [current]:
         return path
     return [*path[1:], current] if current == str(_PACKAGE.parent) else path[1:]

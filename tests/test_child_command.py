@@ -76,18 +76,34 @@ def test_isolation_is_handed_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "current", "expected"),
+    ("folder", "path", "expected"),
     [
-        (["/work/here", "/usr/lib"], "/work/here", ["/usr/lib"]),
-        (["/venv/bin", "/usr/lib"], "/work/here", ["/venv/bin", "/usr/lib"]),
-        (["/usr/lib", "/work/here"], "/work/here", ["/usr/lib", "/work/here"]),
-        ([str(ROOT), "/usr/lib"], str(ROOT), ["/usr/lib", str(ROOT)]),
+        ("HERE", ["HERE", "/usr/lib"], ["/usr/lib"]),
+        ("HERE", ["/venv/bin", "/usr/lib"], ["/venv/bin", "/usr/lib"]),
+        ("HERE", ["/usr/lib", "HERE"], ["/usr/lib", "HERE"]),
+        (str(ROOT), [str(ROOT), "/usr/lib"], ["/usr/lib", str(ROOT)]),
     ],
 )
 def test_the_current_folder_leaves_the_path(
-    path: list[str], current: str, expected: list[str]
+    folder: str,
+    path: list[str],
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert without_current_folder(path, current) == expected
+    here = str(tmp_path)
+    monkeypatch.chdir(folder.replace("HERE", here))
+    found = without_current_folder([one.replace("HERE", here) for one in path])
+    assert found == [one.replace("HERE", here) for one in expected]
+
+
+def test_a_folder_that_was_removed_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert without_current_folder(["", "/usr/lib"]) == ["", "/usr/lib"]
 
 
 def test_the_module_form_takes_nothing_from_the_folder_but_the_package(tmp_path: Path) -> None:

@@ -54,8 +54,9 @@ class LoneServer(HttpServer):
         if self.stopping:
             self.should_exit = self.force_exit = True
             return
-        # A person who presses Ctrl-C has nobody to warn.
-        delay_s = self._delay_s if sig == signal.SIGTERM else 0.0
+        # A person who presses Ctrl-C has nobody to warn, nor has a server that was never ready.
+        warns = sig == signal.SIGTERM and not self._app.loading
+        delay_s = self._delay_s if warns else 0.0
         last = Timer(
             delay_s + self._drain_s + STOP_GRACE_S, _end_now, [1, "stopping takes too long"]
         )
