@@ -17,7 +17,12 @@ from service.bundle.progress import Silent
 from service.bundle.store import Bundle, ModelStore
 from tests.onnx_mlp import save_mlp
 
-pytest_plugins = ["tests.plugins.environment", "tests.plugins.guard", "tests.plugins.state"]
+pytest_plugins = [
+    "tests.plugins.environment",
+    "tests.plugins.guard",
+    "tests.plugins.hypothesis_profile",
+    "tests.plugins.state",
+]
 
 
 @dataclass(frozen=True)
