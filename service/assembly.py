@@ -65,6 +65,7 @@ def assemble(bundle: Bundle, settings: Settings, metrics: Metrics) -> Backend:
 
 def _card(bundle: Bundle, provider: str, settings: Settings) -> ModelCard:
     manifest = bundle.manifest
+    max_weight = manifest.max_weight if settings.max_weight is None else settings.max_weight
     return ModelCard(
         name=manifest.name,
         version=manifest.version,
@@ -76,6 +77,7 @@ def _card(bundle: Bundle, provider: str, settings: Settings) -> ModelCard:
         embedding=manifest.embedding.model_dump(mode="json", include={"dim", "metric"}),
         parameters=manifest.parameters.model_dump(mode="json"),
         teaching_weight=manifest.teaching_weight,
+        max_weight=max_weight,
         scores=[table.model_dump(mode="json") for table in manifest.scores],
         checksums={name: entry.sha256 for name, entry in manifest.files.items()},
         memory_limits={
@@ -86,5 +88,6 @@ def _card(bundle: Bundle, provider: str, settings: Settings) -> ModelCard:
             "max_growing_bytes": settings.max_growing_bytes,
             "max_segment_rows": settings.max_segment_rows,
             "busy_ms": settings.busy_ms,
+            "max_weight": max_weight,
         },
     )

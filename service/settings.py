@@ -247,6 +247,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Age at which memories added online are forgotten. No bound by default.",
     )
+    max_weight: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="Largest importance (`weights` of `/memorize`) of one memory; beyond it the "
+        "answer is 422. Unset: 4 times the `teaching_weight` of the bundle, and at least 4.",
+    )
     busy_ms: int = Field(
         2000,
         ge=0,

@@ -46,6 +46,7 @@ def test_the_bounds_of_the_memory_are_shown(digits: FittedModel, start: Start) -
         "max_growing_bytes": 2**18,
         "max_segment_rows": 5000,
         "busy_ms": 100,
+        "max_weight": 12.5,
     }
     service = start(digits, **limits)
     assert service.get("/model").json()["memory"]["limits"] == limits

@@ -47,6 +47,7 @@ NAMES = [
     "capacity_rows",
     "capacity_bytes",
     "max_age_s",
+    "max_weight",
     "busy_ms",
     "shutdown_delay_s",
     "drain_s",

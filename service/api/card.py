@@ -29,6 +29,8 @@ class ModelCard:
     embedding: Facts
     parameters: Facts
     teaching_weight: float
+    max_weight: float
+    """Largest importance that `/memorize` takes."""
     scores: Sequence[Facts]
     """What `fit` measured on held-out rows."""
     checksums: Mapping[str, str]

@@ -64,7 +64,7 @@ class MemorizeRequest:
             rows=rows,
             targets=read(targets, card),
             ids=_ids(value.get("ids"), len(rows)),
-            weights=_weights(value.get("weights"), len(rows)),
+            weights=_weights(value.get("weights"), len(rows), card.max_weight),
             source=_source(value.get("source")),
         )
 
@@ -169,7 +169,7 @@ def _ids(value: object, rows: int) -> list[str | None]:
     return ids
 
 
-def _weights(value: object, rows: int) -> NDArray[np.float64]:
+def _weights(value: object, rows: int, bound: float) -> NDArray[np.float64]:
     if value is None:
         return np.ones(rows)
 
@@ -181,7 +181,16 @@ def _weights(value: object, rows: int) -> NDArray[np.float64]:
         f"no weight: it must be a number above 0, at least {SMALLEST_WEIGHT:.1e} and at most "
         f"{LARGEST_WEIGHT:.0e}"
     )
-    return np.array(_each(_listed(value, "weights", rows), weight, "weights", what), np.float64)
+    weights = np.array(_each(_listed(value, "weights", rows), weight, "weights", what), np.float64)
+    # As they are stored: a double beside the bound may be the bound there.
+    heavy = np.flatnonzero(weights.astype(np.float32) > np.float32(bound))
+    if len(heavy):
+        raise InvalidInput(
+            f"row {heavy[0]} weighs {weights[heavy[0]]:g}, more than one memory may: the bound is "
+            f"{bound:g} (setting max_weight); `teaching_weight` of /model is enough for a lesson",
+            "weights",
+        )
+    return weights
 
 
 def _source(value: object) -> str | None:

@@ -144,7 +144,7 @@ class MemorizeBody(_Body):
                     "inputs": [[6.7, 3.0, 5.2, 2.3]],
                     "targets": ["virginica"],
                     "ids": ["flower-17"],
-                    "weights": [40.0],
+                    "weights": [2.0],
                     "source": "greenhouse",
                 }
             ]
@@ -160,7 +160,9 @@ class MemorizeBody(_Body):
         "it replaces; null has the service make one.",
     )  # fmt: skip
     weights: list[Annotated[float, Field(gt=0, le=LARGEST_WEIGHT)]] | None = Field(
-        None, description="Importance; 1 by default. See `teaching_weight` of `/model`."
+        None,
+        description="Importance; 1 by default. See `teaching_weight` of `/model`, and `max_weight` "
+        "of its memory limits.",
     )
     source: Name | None = Field(None, description="By which the rows can be forgotten together.")
 
@@ -240,6 +242,7 @@ class MemoryLimits(_Body):
     max_growing_bytes: int
     max_segment_rows: int
     busy_ms: int
+    max_weight: float = Field(description="Largest weight that `/memorize` takes.")
 
 
 class MemoryStatus(_Body):

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 
 from service.inference.residuals import Task
 from service.inference.tensor_spec import TensorSpec
+from service.memory.bounds import LARGEST_WEIGHT
 from service.memory.codec import FLOAT32, ResidualCodec
 from service.memory.graph_settings import GraphSettings
 from service.memory.segment_rows import MemoryShape
@@ -28,6 +29,9 @@ __all__ = [
 
 FORMAT: Final = 1
 """Raised when a reader of the older format could no longer serve the bundle rightly."""
+
+WEIGHT_MARGIN: Final = 4.0
+"""How many times the measured teaching weight one memory may weigh, if nothing else is set."""
 
 TransformKind = Literal["none", "standardise", "whiten"]
 
@@ -197,6 +201,14 @@ class Manifest(_Part):
         """How segments of memories added online are built: on one thread, since the service has
         better use for the others, and held against the breadth at which they are searched."""
         return GraphSettings(threads=1, ef=max(self.parameters.ef, self.parameters.k))
+
+    @property
+    def max_weight(self) -> float:
+        """The largest importance of one memory where nobody sets another.
+
+        4 times the teaching weight, and at least 4: docs/requests.md has what that bounds.
+        """
+        return min(WEIGHT_MARGIN * max(1.0, self.teaching_weight), LARGEST_WEIGHT)
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:

@@ -38,7 +38,7 @@ def declare_import(parser: ArgumentParser) -> None:
         "embedding and residual of this very bundle run through its base model. Importing a file "
         "again adds nothing. It works beside a running service, which uses the memories at once."
     )
-    add_settings(parser, *PLACE, *MODEL, *MEMORY)
+    add_settings(parser, *PLACE, *MODEL, *MEMORY, "max_weight")
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="JSON Lines, or .parquet")
     add(
@@ -101,6 +101,7 @@ def run_import(args: Namespace, settings: Settings) -> int:
             args.file,
             skip_bad=args.skip_bad,
             provider=settings.provider,
+            max_weight=settings.max_weight,
             threads=settings.threads or None,
             progress=progress_for(settings.log_format),
         )

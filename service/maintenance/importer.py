@@ -63,6 +63,7 @@ def import_memories(
     provider: "Provider",
     progress: Progress,
     threads: int | None = None,
+    max_weight: float | None = None,
 ) -> Imported:
     """Adds the memories of a file.
 
@@ -74,12 +75,14 @@ def import_memories(
         provider: what runs the base model, which is loaded where an entry needs it.
         progress: told how far it has come.
         threads: of the base model; None for one a CPU.
+        max_weight: largest importance of a memory; by default the bundle's own.
 
     Raises:
         BundleError: an entry is no memory: nothing of its batch was written. Or no such file.
         JournalUnavailable: the journal cannot be written; what was written before stays.
     """
-    run = _Run(bundle, memory, provider, threads, progress.say if skip_bad else None, source)
+    say = progress.say if skip_bad else None
+    run = _Run(bundle, memory, provider, threads, say, source, max_weight)
     try:
         reader = _open(source)
         entries = iter(reader)
@@ -114,6 +117,7 @@ class _Run:
         threads: int | None,
         say: Callable[[str], None] | None,
         source: Path,
+        max_weight: float | None,
     ) -> None:
         self.imported = Imported()
         self._bundle = bundle
@@ -122,7 +126,7 @@ class _Run:
         self._threads = threads
         self._say = say
         self._source = source
-        self._form = PortableFormat(bundle.manifest)
+        self._form = PortableFormat(bundle.manifest, max_weight=max_weight)
 
     def take(self, batch: Sequence[Entry], noun: str) -> None:
         """Checks a batch, and then writes it."""

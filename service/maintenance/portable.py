@@ -20,7 +20,7 @@ from service.errors import InvalidInput
 from service.inference.rows import Rows
 from service.maintenance.bundle_identity import bundle_identity
 from service.memory import fitted
-from service.memory.bounds import LARGEST_WEIGHT, LONGEST_NAME, SMALLEST_WEIGHT
+from service.memory.bounds import LARGEST_WEIGHT, LONGEST_NAME, SMALLEST_WEIGHT, is_within
 from service.memory.journal import StoredMemory
 
 __all__ = ["PortableFormat", "PortableMemory", "Vectors"]
@@ -64,8 +64,10 @@ class PortableFormat:
         manifest: of the bundle.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, *, max_weight: float | None = None) -> None:
+        """`max_weight` is the largest importance that `load` takes; by default the bundle's own."""
         self._manifest = manifest
+        self._max_weight = manifest.max_weight if max_weight is None else max_weight
         self._bundle = bundle_identity(manifest)
         self._indexes = {name: index for index, name in enumerate(manifest.classes or ())}
 
@@ -115,6 +117,12 @@ class PortableFormat:
             raise InvalidInput(
                 f"must be a number above 0, at least {SMALLEST_WEIGHT:.1e} and at most "
                 f"{LARGEST_WEIGHT:.0e}",
+                "weight",
+            )
+        if not is_within(weight, self._max_weight):
+            raise InvalidInput(
+                f"is {weight:g}, more than one memory may weigh: the bound is {self._max_weight:g} "
+                "(setting max_weight); give --max-weight if it is meant",
                 "weight",
             )
         source = value.get("source")

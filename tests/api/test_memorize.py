@@ -88,7 +88,7 @@ def test_a_fitted_memory_can_be_replaced_by_its_id(digits: FittedModel, start: S
 
 
 def test_regression(diabetes: FittedModel, start: Start) -> None:
-    service = start(diabetes)
+    service = start(diabetes, max_weight=1e6)
     rows = diabetes.inputs[:2].tolist()
     memorize(service, inputs=rows, targets=[2.65, [1]], ids=["a", "b"], weights=[1e6, 1])
     assert service.get("/memories/a").json()["target"] == 2.65
@@ -189,6 +189,32 @@ def test_weights_are_what_is_stored(digits: FittedModel, start: Start, weight: o
     assert "row 1" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("weight", [1e9, 1e6, 4.1, 4 * (1 + 2**-20)])
+def test_a_memory_weighs_no_more_than_the_bound(
+    digits: FittedModel, start: Start, weight: float
+) -> None:
+    """1e9 was taken: one such lesson moved up to 54 of 10,000 test answers."""
+    service = start(digits, max_weight=4)
+    body = {"inputs": [ROW] * 2, "targets": [1, 2], "weights": [4, weight]}
+    answer = service.post("/memorize", body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["field"]) == (422, "weights")
+    assert f"row 1 weighs {weight:g}" in error["message"]
+    assert "the bound is 4 (setting max_weight)" in error["message"]
+    assert service.get("/model").json()["memory"]["size"] == 900
+    # The double beside 4 is 4 once it is stored.
+    memorize(service, inputs=[ROW], targets=[1], weights=[4.00000001])
+
+
+def test_the_bound_is_a_multiple_of_the_teaching_weight(digits_service: LocalService) -> None:
+    model = digits_service.get("/model").json()
+    bound = model["memory"]["limits"]["max_weight"]
+    assert bound == 4 * max(1, model["teaching_weight"])
+    body = {"inputs": [ROW], "targets": [1], "weights": [1.01 * bound]}
+    answer = digits_service.post("/memorize", body)
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "weights")
+
+
 def test_the_smallest_weight_is_one(digits: FittedModel, start: Start) -> None:
     service = start(digits)
     memorize(service, inputs=[ROW], targets=[1], weights=[1.2e-38])
@@ -205,7 +231,7 @@ def test_targets_that_are_no_number(diabetes_service: LocalService, target: obje
 
 
 def test_longest_names(digits: FittedModel, start: Start) -> None:
-    service = start(digits)
+    service = start(digits, max_weight=1e9)
     name = "é/ ?#%\n" + "x" * 249
     memorize(service, inputs=[ROW], targets=[1], ids=[name], source=name, weights=[1e9])
     (one,) = service.get("/memories", params={"source": name}).json()["memories"]

@@ -194,6 +194,7 @@ def card(**changes: Any) -> ModelCard:
         "embedding": {},
         "parameters": {},
         "teaching_weight": 1.0,
+        "max_weight": 4.0,
         "scores": [],
         "checksums": {},
         "memory_limits": {},

@@ -76,3 +76,11 @@ def test_a_manifest_without_codecs_is_read(digits: FittedModel) -> None:
 def test_residuals_are_in_a_codec_that_there_is(digits: FittedModel, name: str) -> None:
     with pytest.raises(ValidationError, match="no residual codec"):
         changed(digits, residuals=name)
+
+
+@pytest.mark.parametrize(("teaching", "bound"), [(1.9, 7.6), (1.0, 4.0), (0.2, 4.0), (9e8, 1e9)])
+def test_a_memory_may_weigh_a_multiple_of_the_teaching_weight(
+    digits: FittedModel, teaching: float, bound: float
+) -> None:
+    manifest = changed(digits, teaching_weight=teaching)
+    assert manifest.max_weight == pytest.approx(bound)

@@ -129,7 +129,7 @@ def test_memory_survives_a_kill(container: Container) -> None:
         "inputs": zero_rows(model, 1),
         "targets": [model["classes"][3]],
         "ids": ["before-the-kill"],
-        "weights": [1000.0],
+        "weights": [model["teaching_weight"]],
     }
     status, answer = client.call("POST", "/memorize", body)
     assert status == 201, answer

@@ -71,7 +71,7 @@ def test_killed_at_the_moment_of_the_reply(digits: FittedModel, tmp_path: Path) 
 
 def test_regression_taught_live(diabetes: FittedModel, tmp_path: Path) -> None:
     row, target = diabetes.inputs[0].tolist(), float(diabetes.targets[0, 0])
-    with Server(diabetes.store, tmp_path) as server:
+    with Server(diabetes.store, tmp_path, environment={"RESMEM_MAX_WEIGHT": "1e6"}) as server:
         before = abs(server.predict(row)["value"] - target)
         body = {"inputs": [row], "targets": [target], "weights": [1e6]}
         assert server.client.post("/memorize", json=body).status_code == 201

@@ -18,8 +18,8 @@ from tests.faults.server_load import ServerLoad
 from tests.memory.examples import LABELS, PIXELS
 from tests.server.everyone import ask_everyone
 
-FLAGS: Final = ("--growing-bytes", str(2**16))
-"""As small as growing segments get: 212 rows of this model."""
+FLAGS: Final = ("--growing-bytes", str(2**16), "--max-weight", "1e9")
+"""As small as growing segments get: 212 rows of this model. Weights tell versions of any number."""
 
 
 class Place:

@@ -63,6 +63,7 @@ def imported(
     skip_bad: bool = False,
     said: Said | None = None,
     options: MemoryOptions | None = None,
+    max_weight: float | None = None,
 ) -> Imported:
     memory = ResidualMemory.open(
         state,
@@ -72,7 +73,13 @@ def imported(
     )
     try:
         return import_memories(
-            bundle, memory, file, skip_bad=skip_bad, provider="cpu", progress=said or Silent()
+            bundle,
+            memory,
+            file,
+            skip_bad=skip_bad,
+            provider="cpu",
+            progress=said or Silent(),
+            max_weight=max_weight,
         )
     finally:
         memory.close()
@@ -205,7 +212,7 @@ def test_rows_without_ids_are_added_once(digits: FittedModel, tmp_path: Path, st
         del one["id"]
     write(tmp_path / "m.jsonl", lines)
     assert imported(digits.bundle, state, tmp_path / "m.jsonl").created == 30
-    lines.append({**lines[3], "weight": 7})
+    lines.append({**lines[3], "weight": 3})
     write(tmp_path / "m.jsonl", lines)
     assert imported(digits.bundle, state, tmp_path / "m.jsonl") == Imported(
         created=1, unchanged=30, embedded=31
@@ -395,3 +402,22 @@ def write(path: Path, lines: list[dict[str, object]] | list[object]) -> None:
     path.write_text(
         "".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in lines)
     )
+
+
+def test_a_heavy_memory_of_an_earlier_version_goes_out_and_comes_in_only_if_it_is_meant(
+    taught: Taught, tmp_path: Path, state: Path
+) -> None:
+    """It was taken when there was no bound: it stays where it is, and votes."""
+    journal = taught.journal()
+    heavy = replace(digit_memories(taught.model, [600]), weights=np.array([1e6]))
+    journal.append([heavy])
+    journal.close()
+    file = tmp_path / "memories.jsonl"
+    assert exported(taught, file, vectors=False) == 149
+    bound = taught.bundle.manifest.max_weight
+    with pytest.raises(BundleError, match=rf"weight: is 1e\+06, .*{bound:g} .*--max-weight"):
+        imported(taught.bundle, state, file)
+    done = imported(taught.bundle, state, file, skip_bad=True)
+    assert (done.created, done.skipped) == (148, 1)
+    assert imported(taught.bundle, state, file, max_weight=1e6).created == 1
+    assert max(memory.record.weight for memory in stored(state)) == 1e6

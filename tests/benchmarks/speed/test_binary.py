@@ -22,6 +22,7 @@ CARD = ModelCard(
     embedding={},
     parameters={},
     teaching_weight=1.0,
+    max_weight=4.0,
     scores=[],
     checksums={},
     memory_limits={},
