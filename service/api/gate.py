@@ -8,6 +8,7 @@ from typing import Final
 from service.api.card import ModelCard
 from service.errors import NotReady
 from service.inference.predictor import Predictor
+from service.memory.faults import Fault
 
 __all__ = ["Backend", "Crowd", "Gate"]
 
@@ -95,6 +96,18 @@ class Gate:
         if self._others_ready is not None and not self._others_ready():
             raise NotReady("another worker is still loading the model")
         return backend
+
+    async def ready(self) -> list[Fault]:
+        """What is damaged or does not work while requests are answered all the same.
+
+        Raises:
+            NotReady: as `check_ready`; or predictions fail, since a file of the bundle was damaged.
+        """
+        faults = await asyncio.to_thread(self.check_ready().predictor.memory.faults)
+        for fault in faults:
+            if fault.fatal:
+                raise NotReady(fault.message)
+        return faults
 
     def enter(self) -> Backend:
         """What to answer a request with.

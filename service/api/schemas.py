@@ -292,10 +292,18 @@ class ReloadedBody(_Body):
     )
 
 
+class DegradationBody(_Body):
+    """Something that is damaged or does not work, while requests are answered."""
+
+    reason: str
+    message: str
+
+
 class HealthBody(_Body):
-    """All is well."""
+    """Requests are answered; where something is amiss all the same, it is named."""
 
     status: Literal["ok", "ready"]
+    degraded: list[DegradationBody] | None = None
 
 
 class ErrorDetail(_Body):

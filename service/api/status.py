@@ -60,10 +60,17 @@ class StatusRoutes:
     async def readyz(self) -> Response:
         """Says whether to send requests here: 503 until the model is warm, and before the end.
 
-        Of several workers each speaks for all that take requests.
+        503 as well where predictions fail, since a file of the bundle was damaged. Whatever else is
+        damaged or does not work costs no prediction: the answer stays 200, and `degraded` names it.
+        Of several workers each speaks for all that take requests; of damage, as it sees it itself.
         """
-        self._gate.check_ready()
-        return Response(b'{"status":"ready"}', media_type="application/json")
+        faults = await self._gate.ready()
+        body: dict[str, object] = {"status": "ready"}
+        if faults:
+            body["degraded"] = [
+                {"reason": fault.reason, "message": fault.message} for fault in faults
+            ]
+        return Response(orjson.dumps(body), media_type="application/json")
 
     async def metrics(self) -> Response:
         """Tells Prometheus all metrics, those of all workers together."""

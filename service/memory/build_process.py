@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Self
 
+from service.errors import CorruptFile
 from service.memory.build import build_segment
 from service.memory.codec import ResidualCodec
 from service.memory.graph_settings import GraphSettings
@@ -20,7 +21,7 @@ from service.memory.segment_rows import MemoryShape, SegmentRows
 from service.memory.sqlite_database import open_reader
 from service.memory.sqlite_rows import read_segment_rows
 
-__all__ = ["BuildTask", "main"]
+__all__ = ["BuildResult", "BuildTask", "main"]
 
 _NICENESS = 10
 
@@ -51,31 +52,62 @@ class BuildTask:
         return cls(**content, shape=MemoryShape(**shape, codec=codec), graph=GraphSettings(**graph))
 
 
-def run(task: BuildTask) -> int:
-    """Builds the folder and returns its rows; no folder where there is none."""
-    base = None
-    first = task.first
-    if task.base is not None:
-        base = SealedSegment.open(Path(task.base), task.shape)
-        base.verify()
-        first = base.native.sequence(base.rows - 1) + 1
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What became of a task."""
+
+    rows: int
+    """In the segment; 0 where there is none, and no folder."""
+    skipped: dict[int, str]
+    """Ids by sequence of the rows of the journal that differ from their checksums."""
+
+    def dump(self) -> str:
+        """One line of JSON."""
+        return json.dumps({"rows": self.rows, "skipped": list(self.skipped.items())})
+
+    @classmethod
+    def load(cls, text: str) -> Self:
+        """The result in a line of `dump`."""
+        content = json.loads(text)
+        return cls(content["rows"], dict(content["skipped"]))
+
+
+def run(task: BuildTask) -> BuildResult:
+    """Builds the folder; no folder where there are no rows."""
+    base = _base(task)
+    first = task.first if base is None else base.native.sequence(base.rows - 1) + 1
+    skipped: dict[int, str] = {}
     connection = open_reader(Path(task.journal))
     try:
-        parts = list(read_segment_rows(connection, first, task.last, task.shape))
+        parts = list(read_segment_rows(connection, first, task.last, task.shape, skipped))
     finally:
         connection.close()
     rows = SegmentRows.concatenate(parts) if parts else None
     if rows is None and base is None:
-        return 0
+        return BuildResult(0, skipped)
     build_segment(Path(task.folder), rows, task.graph, task.shape, base=base)
-    return (0 if rows is None else len(rows)) + (0 if base is None else base.rows)
+    total = (0 if rows is None else len(rows)) + (0 if base is None else base.rows)
+    return BuildResult(total, skipped)
+
+
+def _base(task: BuildTask) -> SealedSegment | None:
+    """The segment whose graph is carried on; None for one that is damaged: its rows are read."""
+    if task.base is None:
+        return None
+    try:
+        base = SealedSegment.open(Path(task.base), task.shape)
+        base.verify()
+    except (CorruptFile, OSError) as error:
+        sys.stderr.write(f"its rows are taken from the journal: {error}\n")
+        return None
+    return base
 
 
 def main() -> None:
-    """Runs the task in argv and prints the number of rows."""
+    """Runs the task in argv and prints the result."""
     Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)
-    sys.stdout.write(f"{run(BuildTask.load(sys.argv[1]))}\n")
+    sys.stdout.write(f"{run(BuildTask.load(sys.argv[1])).dump()}\n")
 
 
 def _end_with_parent() -> None:

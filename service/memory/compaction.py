@@ -39,7 +39,9 @@ def compact(
     sealed = max((entry.last for entry in seen.catalogue), default=0)
     removed = 0
     for state in tiers.backlog().sealed:
-        if state.dead_rows or state.poor:
+        # What cannot be opened now may hold forgotten rows; once their tombstones are gone, nobody
+        # would know of it when it can.
+        if state.dead_rows or state.poor or state.entry in seen.unusable:
             builder.carry_out(renewal(state), tiers.snapshot.catalogue, lease)
             removed += state.dead_rows
             refresh()

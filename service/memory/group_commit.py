@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import ClassVar, Final, Literal, TypeVar
 
-from service.errors import JournalLocked, NotReady, QueueFull
+from service.errors import CorruptFile, JournalLocked, JournalUnavailable, NotReady, QueueFull
 from service.memory.journal import Journal, Memories, Written
 from service.memory.observer import MemoryObserver
 
@@ -241,6 +241,9 @@ class GroupCommit:
             logger.exception("a commit could not be published to predictions")
 
     def _fail(self, group: Sequence[_Queued], error: Exception) -> None:
+        if isinstance(error, CorruptFile):
+            # Nothing was written, which is what whoever memorizes needs to know.
+            error = JournalUnavailable(error.message)
         self._release([queued for queued in group if isinstance(queued, _Append)])
         for queued in group:
             queued.future.set_exception(error)

@@ -7,7 +7,7 @@ catalogue of sealed segments stands in the same journal, so that one transaction
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -166,6 +166,13 @@ class Changes:
     forgotten: Callable[[int, int], list[int]]
     """The forgotten ones of the sequences first to last, in the same reading: a catalogue and the
     tombstones of another moment would bring back what a compaction removed in between."""
+    between: Callable[[int, int], Iterator[SegmentRows]]
+    """The memories of the sequences first to last, in the same reading, in chunks."""
+    sequences: Callable[[int, int], NDArray[np.int64]]
+    """The sequences first to last that are memories of the reading, rising."""
+    skipped: dict[int, str] = field(default_factory=dict)
+    """Ids by sequence of the rows that `rows` and `between` left out until now, since they differ
+    from their checksums or cannot be what was written."""
 
 
 class Journal(Protocol):
@@ -237,6 +244,12 @@ class Journal(Protocol):
         `place` moves its folder to where the entry says, before the commit: a catalogue never
         names a folder that is not there. A segment without rows stays only while it is the newest,
         to say how far sealing has come.
+        """
+
+    def trouble(self) -> str | None:
+        """Why nothing can be written now, as far as that shows without writing; None for nothing.
+
+        A write that failed counts until one succeeds, or for a minute.
         """
 
     def row_bytes(self) -> int:

@@ -2,18 +2,22 @@
 
 import errno
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service import durable
-from service.errors import CorruptFile, InvalidInput, JournalUnavailable, QueueFull
+from service.errors import CorruptFile, InvalidInput, JournalUnavailable, QueueFull, ResmemError
 from service.memory import _kernel
 from service.memory.compaction import compact
+from service.memory.faults import Fault
 from service.memory.group_commit import GroupCommit, then
 from service.memory.journal import Appended, Journal, Memories, Written
 from service.memory.journal_follower import JournalFollower
@@ -36,13 +40,17 @@ __all__ = ["MemoryStatistics", "ResidualMemory"]
 
 logger = logging.getLogger(__name__)
 
+_SEARCHES: Final = 3
+_FIRST_REOPENING_S: Final = 0.5
+_LONGEST_REOPENING_S: Final = 30.0
+
 _PASSING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 """A folder that cannot be written now, and may be later: predictions need not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryStatistics:
-    """What there is, now: living rows, bytes of the sealed files, segments, revision.
+    """What there is, now: living rows, bytes of the sealed files, segments, revision, faults.
 
     And the lowest self-recall of any segment, as far as it was measured; 1 without any.
     """
@@ -53,6 +61,16 @@ class MemoryStatistics:
     segments: int
     revision: int
     recall: float
+    unsealed_bytes: int
+    """Of the rows in RAM that wait to be sealed."""
+    unsealed_bytes_limit: int
+    """Appends are refused from here on."""
+    unusable_segments: int
+    """Damaged, gone or not to be opened, the bundle's among them."""
+    unreadable_rows: int
+    """Rows of the journal that were left out, since they differ from their checksums."""
+    journal_readable: bool
+    journal_writable: bool
 
 
 class ResidualMemory:
@@ -83,6 +101,7 @@ class ResidualMemory:
         self._journal: Journal | None = None
         self._sealer: Sealer | None = None
         self._writes: GroupCommit | None = None
+        self._reopen_at, self._reopen_pause_s = 0.0, _FIRST_REOPENING_S
         if folders is None:
             return
         _make_folder(folders.root)
@@ -98,7 +117,14 @@ class ResidualMemory:
         self._follower = JournalFollower(self._journal, self._tiers, folders)
         self._follower.catch_up(since_start=True)
         self._tiers.forget_fitted(self._journal.tombstones(-self._fitted_rows, -1))
-        self._builder = SegmentBuilder(folders, shape, options.graph, self._journal, observer)
+        self._builder = SegmentBuilder(
+            folders,
+            shape,
+            options.graph,
+            self._journal,
+            observer,
+            note_unreadable=self._tiers.note_unreadable,
+        )
         if options.maintain:
             self._sealer = Sealer(
                 folders,
@@ -107,13 +133,14 @@ class ResidualMemory:
                 self._journal,
                 self._builder,
                 refresh=self.refresh,
+                inspect=self.inspect,
                 retention=options.retention,
                 max_segment_rows=options.max_segment_rows,
                 observer=observer,
             )
         self._writes = GroupCommit(
             self._journal,
-            self.refresh,
+            self._publish,
             observer,
             max_rows=options.max_pending_rows,
             busy_ms=options.busy_ms,
@@ -140,8 +167,11 @@ class ResidualMemory:
             options: bounds.
             observer: told of commits and of sealing.
 
+        A sealed segment that is damaged is no error either: its rows are taken from the journal.
+
         Raises:
-            CorruptFile: a file is not what it should be; the message names it.
+            CorruptFile: a file of the bundle or the journal is not what it should be; the message
+                names it.
             JournalUnavailable: the state is no folder. One that cannot be written now is no error:
                 the memory corrects with what can be read, refuses what it is to learn, and tries
                 again with every request.
@@ -183,7 +213,17 @@ class ResidualMemory:
             recall=min(
                 (segment.recall for segment in sealed if segment.recall is not None), default=1.0
             ),
+            unsealed_bytes=self._tiers.growing_bytes,
+            unsealed_bytes_limit=self._options.max_growing_bytes,
+            unusable_segments=len(snapshot.unusable) + sum(_is_broken(one) for one in sealed),
+            unreadable_rows=len(self._tiers.unreadable),
+            journal_readable=self._follower is None or self._follower.trouble is None,
+            journal_writable=self._journal is None or self._journal.trouble() is None,
         )
+
+    def faults(self) -> list[Fault]:
+        """What is wrong now; predictions go on with all of it that is not fatal."""
+        return list(self._faults())
 
     def correct(self, embeddings: NDArray[np.float32], rule: SoftKnn) -> Correction:
         """The corrections of a batch.
@@ -195,25 +235,29 @@ class ResidualMemory:
             rule: how to find and weigh neighbours.
 
         Raises:
-            CorruptFile: a graph led the search out of its file, or a file was cut since it was
-                mapped. A segment sealed here is built anew from the journal; try again.
+            CorruptFile: a file of the bundle was cut or written to, or led the search out of it; or
+                a sealed segment is damaged and the journal cannot be read in its place.
         """
         self.refresh()
         queries = np.ascontiguousarray(embeddings, np.float32)
-        try:
-            found = _kernel.correct(
-                self._tiers.snapshot.segments,
-                queries,
-                self._shape.width,
-                rule.k,
-                rule.ef,
-                rule.sigma,
-                rule.alpha,
-            )
-        except _kernel.CorruptGraph as error:
-            self._wake_sealer()
-            raise CorruptFile(str(error)) from error
-        return Correction(*found)
+        for _ in range(_SEARCHES):
+            try:
+                found = _kernel.correct(
+                    self._tiers.snapshot.segments,
+                    queries,
+                    self._shape.width,
+                    rule.k,
+                    rule.ef,
+                    rule.sigma,
+                    rule.alpha,
+                )
+            except _kernel.CorruptGraph as error:
+                # What was found is worth nothing; once more without what is damaged.
+                trouble = error
+                self._leave_damaged()
+            else:
+                return Correction(*found)
+        raise CorruptFile(str(trouble)) from trouble
 
     def check(self, residuals: NDArray[np.float32]) -> None:
         """Makes sure that residuals `[n, L]` can be stored, before they join others' commit.
@@ -278,25 +322,57 @@ class ResidualMemory:
     def warm(self) -> None:
         """Reads the sealed files through: no first query waits for the disk, or meets damage.
 
-        Then asks each segment for a sample of its own rows, some 0.05 s of CPU each: one that does
-        not find them is named in the log.
+        A sealed segment that differs from its checksums is left: the journal has its rows. Then
+        asks each segment for a sample of its own rows, some 0.05 s of CPU each: one that does not
+        find them is named in the log.
 
         Raises:
-            CorruptFile: a file differs from its checksum; the message names it.
+            CorruptFile: a file of the bundle differs from its checksum, or the journal cannot be
+                read in the place of a sealed segment; the message names it.
+        """
+        if self._fitted is not None:
+            self._fitted.verify()
+            self._measure(self._fitted)
+        for segment in self._tiers.snapshot.sealed.values():
+            with suppress(CorruptFile):
+                segment.verify()
+                self._measure(segment)
+        self._leave_damaged()
+
+    def refresh(self) -> None:
+        """Takes over what any process committed since the last time; cheap where nothing was.
+
+        It never raises: where the journal cannot be read, predictions use what was read before.
+        """
+        if self._follower is not None and self._follower.refresh():
+            self._wake_sealer()
+
+    def inspect(self) -> None:
+        """Looks after the files in use, and tries again what did not open; called every second.
+
+        What is damaged is left, what is gone from its folder is built anew.
+
+        Raises:
+            CorruptFile, JournalUnavailable: the journal cannot be read in the place of a damaged
+                segment.
         """
         snapshot = self._tiers.snapshot
         for segment in (*snapshot.sealed.values(), *([self._fitted] if self._fitted else ())):
-            segment.verify()
-            if segment.measure_recall(self._options.graph.ef) < POOR_RECALL:
-                logger.warning(
-                    "%s finds only %.1f %% of its own rows: `resmem verify` says what to do",
-                    segment.folder, 100 * (segment.recall or 0),
-                )  # fmt: skip
-
-    def refresh(self) -> None:
-        """Takes over what any process committed since the last time; cheap where nothing was."""
-        if self._follower is not None and self._follower.refresh():
-            self._wake_sealer()
+            lost = segment.loss
+            if segment.sound():
+                segment.look_for_files()
+                if not segment.verified and segment.loss is None:
+                    # It was opened by a prediction, which does not wait for all of it to be read.
+                    with suppress(CorruptFile):
+                        segment.verify()
+            if segment.loss is not None and lost is None:
+                logger.error("%s; predictions go on with what is mapped of it", segment.loss)
+        self.refresh()
+        if not snapshot.unusable:
+            self._reopen_at, self._reopen_pause_s = 0.0, _FIRST_REOPENING_S
+        elif self._follower is not None and self._due():
+            self._follower.restore(reopen=True)
+        self._leave_damaged()
 
     def compact(self, *, wait_s: float = 60.0) -> int:
         """Removes what was forgotten from the disk; blocks, beside a service that runs.
@@ -328,6 +404,96 @@ class ResidualMemory:
             if part is not None:
                 part.close()
 
+    def _measure(self, segment: SealedSegment) -> None:
+        if segment.measure_recall(self._options.graph.ef) < POOR_RECALL:
+            logger.warning(
+                "%s finds only %.1f %% of its own rows: `resmem verify` says what to do",
+                segment.folder, 100 * (segment.recall or 0),
+            )  # fmt: skip
+
+    def _publish(self) -> None:
+        if self._follower is not None and self._follower.refresh(at_once=True):
+            self._wake_sealer()
+
+    def _leave_damaged(self) -> None:
+        """Has the journal's rows take the place of every damaged segment, and wakes the sealer.
+
+        Raises:
+            CorruptFile: the bundle's segment is damaged, or the journal cannot be read.
+        """
+        if self._fitted is not None:
+            self._fitted.check()
+        sealed = self._tiers.snapshot.sealed.values()
+        if all(segment.sound() for segment in list(sealed)):
+            return
+        assert self._follower is not None, "sealed segments come from a journal"
+        try:
+            self._follower.restore()
+        except ResmemError as error:
+            raise CorruptFile(error.message) from error
+        self._wake_sealer()
+
+    def _due(self) -> bool:
+        """Whether segments that did not open are tried again now: later each time."""
+        now = time.monotonic()
+        if now < self._reopen_at:
+            return False
+        self._reopen_pause_s = min(2 * self._reopen_pause_s, _LONGEST_REOPENING_S)
+        self._reopen_at = now + self._reopen_pause_s
+        return True
+
+    def _faults(self) -> Iterator[Fault]:
+        snapshot = self._tiers.snapshot
+        fitted = snapshot.fitted
+        if fitted is not None and fitted.damage is not None:
+            yield Fault(
+                "bundle_damaged",
+                "a file of the bundle's memories was cut or written to; restore the version and "
+                "reload",
+                fatal=True,
+            )
+        elif fitted is not None and fitted.loss is not None:
+            yield Fault(
+                "bundle_files_missing",
+                "a file of the bundle's memories is gone from its folder; predictions go on with "
+                "what is mapped, but a restart would fail",
+            )
+        broken = len(snapshot.unusable) + sum(map(_is_broken, snapshot.sealed.values()))
+        if broken:
+            yield Fault(
+                "segment_unusable",
+                f"{broken} sealed segments are damaged, gone or do not open; predictions use "
+                "their rows all the same, and they are built anew from the journal",
+            )
+        if self._tiers.unreadable:
+            yield Fault(
+                "rows_unreadable",
+                f"{len(self._tiers.unreadable)} memories in the journal differ from their "
+                "checksums and are left out; `resmem verify` names them, `resmem repair "
+                "--forget-damaged` forgets them",
+            )
+        if self._follower is not None and self._follower.trouble is not None:
+            yield Fault(
+                "journal_unreadable",
+                "the journal cannot be read; predictions use what was read before",
+            )
+        if self._journal is not None and self._journal.trouble() is not None:
+            yield Fault(
+                "journal_unwritable",
+                "the journal cannot be written, or is no longer the file that is open; nothing "
+                "can be memorized",
+            )
+        if self._sealer is not None and self._sealer.failure is not None:
+            yield Fault(
+                "sealing_failed", "the last build of a sealed segment failed; its rows stay in RAM"
+            )
+        if self._tiers.growing_bytes >= self._options.max_growing_bytes:
+            yield Fault(
+                "sealing_behind",
+                "the rows that wait to be sealed reach max_growing_bytes; nothing can be "
+                "memorized until some are",
+            )
+
     @property
     def _fitted_rows(self) -> int:
         return 0 if self._fitted is None else self._fitted.rows
@@ -349,6 +515,10 @@ class ResidualMemory:
     def _wake_sealer(self) -> None:
         if self._sealer is not None:
             self._sealer.wake()
+
+
+def _is_broken(segment: SealedSegment) -> bool:
+    return segment.damage is not None or segment.loss is not None
 
 
 def _make_folder(folder: Path) -> None:

@@ -20,6 +20,9 @@ class MemoryObserver(Protocol):
     def on_sealed(self, seconds: float, rows: int) -> None:
         """A segment of this many rows was built and published."""
 
+    def on_seal_failed(self) -> None:
+        """A segment could not be built or published; the rows stay where they are."""
+
 
 class Unobserved:
     """The observer of a memory that nobody watches."""
@@ -34,4 +37,7 @@ class Unobserved:
         """Ignores it."""
 
     def on_sealed(self, seconds: float, rows: int) -> None:
+        """Ignores it."""
+
+    def on_seal_failed(self) -> None:
         """Ignores it."""

@@ -1,6 +1,7 @@
 """Sealed segments: immutable rows on disk, mapped and searched in place."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import durable
+from service.array_file import map_array
 from service.errors import CorruptFile
 from service.memory import _kernel
 from service.memory.copies import COPY_ARRAYS
@@ -74,7 +76,7 @@ class _Description:
                 checksums={name: str(entry["sha256"]) for name, entry in files.items()},
                 recall=None if content.get("recall") is None else float(content["recall"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptFile(f"{path} does not describe a segment: {error!r}") from error
 
 
@@ -89,6 +91,9 @@ class SealedSegment:
         nbytes: size of all files.
         recall: share of its own rows that it found when it was built, or last asked for them; None
             for a segment from before that was measured, until it is.
+        damage: why nothing of it can be believed any more; None while it can.
+        verified: whether its files were compared with their checksums since it was opened.
+        loss: what is gone from its folder, while the mapped files go on; None while all is there.
     """
 
     def __init__(
@@ -97,15 +102,20 @@ class SealedSegment:
         native: _kernel.SealedSegment,
         targets: NDArray[Any],
         weights: NDArray[np.float32],
-        nbytes: int,
-        recall: float | None,
+        mappings: Mapping[str, _kernel.Mapping],
+        description: _Description,
     ) -> None:
         self.folder = folder
         self.native = native
         self.targets = targets
         self.weights = weights
-        self.nbytes = nbytes
-        self.recall = recall
+        self.nbytes = sum(description.sizes.values())
+        self.recall = description.recall
+        self.damage: str | None = None
+        self.loss: str | None = None
+        self.verified = False
+        self._mappings = mappings
+        self._checksums = description.checksums
 
     @classmethod
     def open(cls, folder: Path, shape: MemoryShape) -> "SealedSegment":
@@ -127,8 +137,9 @@ class SealedSegment:
             path = folder / name
             if not path.is_file():
                 raise CorruptFile(f"{path} is missing")
-            if path.stat().st_size != size:
-                raise CorruptFile(f"{path} has {path.stat().st_size} bytes instead of {size}")
+            found = path.stat().st_size
+            if found != size:
+                raise CorruptFile(f"{path} has {found} bytes instead of {size}")
         rows = description.rows
         dtype, columns = shape.codec.stored_shape(shape.width)
         codes = _map_array(folder / "residuals.npy", dtype, (rows, columns))
@@ -136,7 +147,7 @@ class SealedSegment:
         sequences = _map_array(folder / "sequences.npy", np.int64, (rows,))
         graph_path = folder / "graph.hnsw"
         graph = np.memmap(graph_path, np.uint8, mode="r")
-        targets = _load(folder / "targets.npy")
+        targets = map_array(folder / "targets.npy")
         if len(targets) != rows:
             raise CorruptFile(f"{folder / 'targets.npy'} holds {len(targets)} rows, not {rows}")
         arrays = {
@@ -148,17 +159,16 @@ class SealedSegment:
         }
         arrays |= _map_optional(folder, description.sizes)
         # A file that is cut while it is mapped, or a disk that fails, must not end the process.
-        mappings = [
-            _kernel.Mapping(array, str(folder / name), description.sizes[name])
+        mappings = {
+            name: _kernel.Mapping(array, str(folder / name), description.sizes[name])
             for name, array in arrays.items()
-        ]
+        }
         try:
-            native = native_segment(folder, arrays, shape, mappings)
+            native = native_segment(folder, arrays, shape, list(mappings.values()))
             native.check()
         except _kernel.CorruptGraph as error:
             raise CorruptFile(str(error)) from error
-        size = sum(description.sizes.values())
-        return cls(folder, native, targets, weights, size, description.recall)
+        return cls(folder, native, targets, weights, mappings, description)
 
     @property
     def rows(self) -> int:
@@ -169,7 +179,7 @@ class SealedSegment:
     def entries(self) -> NDArray[np.uint32]:
         """Elements of the graph that walks begin at beside its own entry point."""
         path = self.folder / _ENTRIES_FILE
-        return _load(path) if path.exists() else np.zeros(0, np.uint32)
+        return map_array(path) if path.exists() else np.zeros(0, np.uint32)
 
     @property
     def living_rows(self) -> int:
@@ -181,16 +191,48 @@ class SealedSegment:
         row = self.native.find(sequence)
         return row >= 0 and self.native.forget(row)
 
+    def sound(self) -> bool:
+        """Whether what was read of it until now can be believed; False for ever once it cannot.
+
+        A file whose time of writing alone has changed is compared with its checksum once, which
+        reads it through.
+        """
+        if self.damage is None:
+            try:
+                self.native.check()
+            except _kernel.CorruptGraph as error:
+                if self.native.damaged or not self._only_touched():
+                    self.damage = str(error)
+        return self.damage is None
+
     def check(self) -> None:
         """For after reading `targets` or `weights`: whether what was read is worth anything.
 
         Raises:
             CorruptFile: a file was cut, or could not be read; the message names it.
         """
-        try:
-            self.native.check()
-        except _kernel.CorruptGraph as error:
-            raise CorruptFile(str(error)) from error
+        if not self.sound():
+            raise CorruptFile(str(self.damage))
+
+    def look_for_files(self) -> None:
+        """Sets `loss`: whether the names in the folder still lead to the files that are mapped.
+
+        What is mapped can be read on when its name is gone, until the process ends.
+        """
+        self.loss = None
+        if not (self.folder / "segment.json").is_file():
+            self.loss = f"{self.folder / 'segment.json'} is missing"
+        for name, mapping in self._mappings.items():
+            path = self.folder / name
+            try:
+                named = path.stat()
+            except OSError as error:
+                self.loss = f"{path}: {error.strerror}"
+                return
+            mapped = os.fstat(mapping.descriptor)
+            if (named.st_dev, named.st_ino) != (mapped.st_dev, mapped.st_ino):
+                self.loss = f"{path} was replaced by another file"
+                return
 
     def measure_recall(self, ef: int) -> float:
         """Asks for a sample of its living rows; sets `recall`, and returns it.
@@ -201,18 +243,44 @@ class SealedSegment:
         try:
             self.recall = SelfRecall.of_sample(self.native, ef, seed=1).share
         except _kernel.CorruptGraph as error:
-            raise CorruptFile(str(error)) from error
+            self.damage = str(error)
+            raise CorruptFile(self.damage) from error
         return self.recall
 
     def verify(self) -> None:
         """Reads every file through and compares it with its SHA-256.
 
         Raises:
-            CorruptFile: one differs; the message names it.
+            CorruptFile: one differs or cannot be read; the message names it. The segment counts as
+                damaged from now on.
         """
-        for name, expected in _Description.read(self.folder / "segment.json").checksums.items():
-            if durable.sha256_of(self.folder / name) != expected:
-                raise CorruptFile(f"{self.folder / name} differs from its checksum")
+        try:
+            description = _Description.read(self.folder / "segment.json")
+            for name, expected in description.checksums.items():
+                if durable.sha256_of(self.folder / name) != expected:
+                    raise CorruptFile(f"{self.folder / name} differs from its checksum")
+            self.verified = True
+        except OSError as error:
+            self.damage = f"{error.filename or self.folder}: {error.strerror}"
+            raise CorruptFile(self.damage) from error
+        except CorruptFile as error:
+            self.damage = str(error)
+            raise
+
+    def _only_touched(self) -> bool:
+        """Trusts mapped files again that were written to and hold what they should all the same."""
+        for name, mapping in self._mappings.items():
+            if mapping.intact:
+                continue
+            written_ns = mapping.written_ns
+            try:
+                content = durable.sha256_of(Path(f"/dev/fd/{mapping.descriptor}"))
+            except OSError:
+                return False
+            if content != self._checksums[name]:
+                return False
+            mapping.trust(written_ns)
+        return not self.native.damaged
 
 
 def native_segment(
@@ -255,7 +323,7 @@ def _map_optional(folder: Path, sizes: Mapping[str, int]) -> dict[str, NDArray[A
         **dict(zip(_COPY_FILES, ((np.uint32, 2), (np.uint32, 1)), strict=True)),
         _ENTRIES_FILE: (np.uint32, 1),
     }
-    arrays = {name: _load(folder / name) for name in kinds if name in sizes}
+    arrays = {name: map_array(folder / name) for name in kinds if name in sizes}
     for name, array in arrays.items():
         dtype, axes = kinds[name]
         if array.dtype != dtype or array.ndim != axes or not array.flags.c_contiguous:
@@ -267,16 +335,8 @@ def _sizes(dim: int, width: int, residuals: str) -> str:
     return f"{dim} and {width} numbers ({residuals})"
 
 
-def _load(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise CorruptFile(f"{path} is not an array file: {error}") from error
-    return array
-
-
 def _map_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
-    array = _load(path)
+    array = map_array(path)
     if array.dtype != dtype or array.shape != shape:
         raise CorruptFile(
             f"{path} holds {array.dtype} {list(array.shape)}"

@@ -1,16 +1,21 @@
-"""The background thread of a memory: seals full growing segments, merges, mends and evicts."""
+"""The background thread of a memory: seals full growing segments, merges, mends and evicts.
+
+Once a second it also has the files in use looked after, so that one that is gone or damaged is
+built anew although nobody asks for a prediction.
+"""
 
 import logging
+import time
 from collections.abc import Callable
 from threading import Event, Thread
 from typing import Final
 
-from service.memory.journal import Journal
+from service.memory.journal import Journal, SegmentEntry
 from service.memory.lease import try_lease
 from service.memory.observer import MemoryObserver
 from service.memory.retention import Retention, enforce
 from service.memory.segment_builder import SegmentBuilder
-from service.memory.segment_policy import SegmentPlan, next_segment
+from service.memory.segment_policy import Backlog, SegmentPlan, next_segment
 from service.memory.segment_rows import MemoryShape
 from service.memory.state_folders import StateFolders
 from service.memory.tiers import Tiers
@@ -19,15 +24,48 @@ __all__ = ["Sealer"]
 
 logger = logging.getLogger(__name__)
 
+_TICK_S: Final = 1.0
 _RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 30.0
+_LONGEST_POSTPONEMENT_S: Final = 300.0
 _PAUSE_S: Final = 0.1
 """Between builds, longer than `wait_for_lease` polls: `compact` gets its turn under any load."""
-_RETENTION_S: Final = 1.0
+
+
+class _Postponed:
+    """Ranges of rows whose segments were built anew a short while ago, or could not be.
+
+    Each further attempt at the same range comes later: a build that ends in a segment that nobody
+    can open must not go on for ever, nor keep others from being built.
+    """
+
+    def __init__(self) -> None:
+        self._attempts: dict[tuple[int, int], tuple[int, float]] = {}
+
+    def attempted(self, plan: SegmentPlan) -> None:
+        """Puts off the next attempt at what a plan mends."""
+        key = plan.first, plan.last
+        count = self._attempts.get(key, (0, 0.0))[0] + 1
+        pause = min(2.0**count, _LONGEST_POSTPONEMENT_S)
+        self._attempts[key] = count, time.monotonic() + pause
+
+    def holds(self, entry: SegmentEntry) -> bool:
+        """Whether this one is to be left alone now."""
+        _, until = self._attempts.get((entry.first, entry.last), (0, 0.0))
+        return time.monotonic() < until
+
+    def keep(self, backlog: Backlog) -> None:
+        """Forgets the attempts at what needs no mending any more."""
+        broken = {(s.entry.first, s.entry.last) for s in backlog.sealed if s.needs_mending}
+        self._attempts = {
+            key: value
+            for key, value in self._attempts.items()
+            if key in broken or time.monotonic() < value[1]
+        }
 
 
 class Sealer:
-    """Works when woken, and every second where memories are evicted.
+    """Works when woken, and looks every second whether there is something to do.
 
     Several processes may serve one state: the one that holds the lease works.
 
@@ -38,9 +76,13 @@ class Sealer:
         journal: is told what to evict.
         builder: builds.
         refresh: brings the tiers up to the journal.
+        inspect: looks after the files in use, see `ResidualMemory.inspect`.
         retention: what to keep.
         max_segment_rows: merging stops at this size.
-        observer: told of evictions.
+        observer: told of evictions, and of builds that failed.
+
+    Attributes:
+        failure: why the last build failed; None where it did not.
     """
 
     def __init__(
@@ -52,6 +94,7 @@ class Sealer:
         builder: SegmentBuilder,
         *,
         refresh: Callable[[], None],
+        inspect: Callable[[], None],
         retention: Retention,
         max_segment_rows: int,
         observer: MemoryObserver,
@@ -62,9 +105,12 @@ class Sealer:
         self._journal = journal
         self._builder = builder
         self._refresh = refresh
+        self._inspect = inspect
         self._retention = retention
         self._max_segment_rows = max_segment_rows
         self._observer = observer
+        self._postponed = _Postponed()
+        self.failure: str | None = None
         self._wanted, self._closed = Event(), Event()
         self._thread = Thread(target=self._run, name="resmem-sealer", daemon=True)
         self._thread.start()
@@ -85,17 +131,26 @@ class Sealer:
         self._thread.join()
 
     def _run(self) -> None:
-        failures = 0
+        failures, not_before, inspected = 0, 0.0, 0.0
         while True:
-            self._wanted.wait(_RETENTION_S if self._retention else None)
+            pausing = not_before - time.monotonic()
+            self._wanted.wait(min(pausing, _TICK_S) if pausing > 0 else _TICK_S)
             if self._closed.is_set():
                 return
             self._wanted.clear()
+            now = time.monotonic()
+            if now >= inspected + _TICK_S:
+                self._look()
+                inspected = now
+            if now < not_before:
+                continue
             try:
                 pause = self._work()
-                failures = 0
+                failures, self.failure = 0, None
             except Exception as error:
                 if not self._closed.is_set():
+                    self.failure = str(error) or type(error).__name__
+                    self._observer.on_seal_failed()
                     # All of it once; a disk that stays full would fill the log as well.
                     logger.error(
                         "sealing failed; the rows stay where they are: %s", error,
@@ -103,8 +158,13 @@ class Sealer:
                     )  # fmt: skip
                 pause = min(_RETRY_S * 2**failures, _LONGEST_RETRY_S)
                 failures += 1
-            if pause is not None and not self._closed.wait(pause):
-                self._wanted.set()
+            not_before = 0.0 if pause is None else time.monotonic() + pause
+
+    def _look(self) -> None:
+        try:
+            self._inspect()
+        except Exception:
+            logger.exception("the segments in use could not be looked after")
 
     def _work(self) -> float | None:
         """Does one thing of what there is to do; gives the seconds until the next, None for none.
@@ -120,15 +180,20 @@ class Sealer:
             self._evict()
             # Another process may have built all this just before.
             self._refresh()
+            self._postponed.keep(self._tiers.backlog())
             plan = self._plan()
             if plan is None:
                 return None
+            if plan.mends:
+                self._postponed.attempted(plan)
             self._builder.carry_out(plan, self._tiers.snapshot.catalogue, lease)
             self._refresh()
             return None if self._plan() is None else _PAUSE_S
 
     def _plan(self) -> SegmentPlan | None:
-        return next_segment(self._tiers.backlog(), max_rows=self._max_segment_rows)
+        return next_segment(
+            self._tiers.backlog(), max_rows=self._max_segment_rows, postponed=self._postponed.holds
+        )
 
     def _evict(self) -> None:
         if self._retention:

@@ -4,12 +4,12 @@ import logging
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from service import durable
 from service.child_command import module_command
-from service.memory.build_process import BuildTask
+from service.memory.build_process import BuildResult, BuildTask
 from service.memory.child_output import wait_for_end
 from service.memory.graph_settings import GraphSettings
 from service.memory.journal import Journal, SegmentEntry
@@ -37,6 +37,8 @@ class SegmentBuilder:
         graph: how to build.
         journal: its catalogue receives what was built.
         observer: told of each segment.
+        note_unreadable: told of the rows that a build left out, since they differ from their
+            checksums: ids by sequence.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class SegmentBuilder:
         graph: GraphSettings,
         journal: Journal,
         observer: MemoryObserver,
+        note_unreadable: Callable[[Mapping[int, str]], None] = lambda _: None,
     ) -> None:
         self._folders = folders
         self._shape = shape
         self._graph = graph
         self._journal = journal
         self._observer = observer
+        self._note_unreadable = note_unreadable
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
@@ -71,7 +75,9 @@ class SegmentBuilder:
         """
         started = time.perf_counter()
         self._sweep(catalogue)
-        rows = self._build(plan, lease)
+        built = self._build(plan, lease)
+        rows = built.rows
+        self._note_unreadable(built.skipped)
         entry = self._journal.publish(plan.first, plan.last, rows, plan.replaces, self._place)
         # Only the names go: a process that has them mapped keeps reading.
         for replaced in plan.replaces:
@@ -91,7 +97,7 @@ class SegmentBuilder:
         if process is not None:
             process.kill()
 
-    def _build(self, plan: SegmentPlan, lease: int) -> int:
+    def _build(self, plan: SegmentPlan, lease: int) -> BuildResult:
         task = BuildTask(
             journal=str(self._folders.journal),
             first=plan.first,
@@ -121,7 +127,7 @@ class SegmentBuilder:
             error = RuntimeError(f"building a segment failed: {reason}")
             error.add_note(ending.errors)
             raise error
-        return int(ending.output.split()[-1])
+        return BuildResult.load(ending.output.splitlines()[-1])
 
     def _place(self, entry: SegmentEntry) -> None:
         if entry.rows == 0:
@@ -137,4 +143,5 @@ class SegmentBuilder:
         named = {self._folders.of(entry) for entry in catalogue}
         for folder in self._folders.made_here():
             if folder not in named:
-                shutil.rmtree(folder)
+                # One that cannot be removed is in nobody's way but the disk's.
+                shutil.rmtree(folder, ignore_errors=True)

@@ -7,10 +7,11 @@ takes is the larger part, its graph is carried on: only the other rows are inser
 the cost of a build lies.
 
 Mending: a segment of which more than `DEAD_SHARE` was forgotten is built anew without those rows,
-and first of all one whose files were damaged while they were mapped.
+and first of all one whose files are damaged or gone. One whose mending failed is postponed by the
+caller: it must not keep the rest from being sealed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,7 +39,7 @@ class SealedState:
     entry: SegmentEntry
     dead_rows: int = 0
     damaged: bool = False
-    """A search found its files damaged: every prediction fails until it is built anew."""
+    """Its files are damaged or gone: its rows take RAM, or are lost to the next start."""
 
     recall: float | None = None
     """Share of its own rows that it finds, where that was measured."""
@@ -76,13 +77,28 @@ class SegmentPlan:
     base: SegmentEntry | None
     """The oldest of those that it replaces, where its graph is carried on."""
 
+    @property
+    def mends(self) -> bool:
+        """Whether it is one segment once more."""
+        return [(entry.first, entry.last) for entry in self.replaces] == [(self.first, self.last)]
 
-def next_segment(backlog: Backlog, *, max_rows: int) -> SegmentPlan | None:
-    """The next segment to build, None for nothing to do; merging stops at `max_rows` a segment."""
-    mending = [state for state in backlog.sealed if state.needs_mending]
+
+def next_segment(
+    backlog: Backlog, *, max_rows: int, postponed: Callable[[SegmentEntry], bool] = lambda _: False
+) -> SegmentPlan | None:
+    """The next segment to build, None for nothing to do.
+
+    Args:
+        backlog: what there is.
+        max_rows: merging stops at this size of a segment.
+        postponed: says of a segment whether it is neither to be mended nor to be merged now.
+    """
+    mending = [
+        state for state in backlog.sealed if state.needs_mending and not postponed(state.entry)
+    ]
     mending.sort(key=lambda state: not state.damaged)
     if backlog.full_rows > 0 and not (mending and mending[0].damaged):
-        return _seal(backlog, max_rows)
+        return _seal(backlog, max_rows, postponed)
     return renewal(mending[0]) if mending else None
 
 
@@ -91,10 +107,14 @@ def renewal(state: SealedState) -> SegmentPlan:
     return SegmentPlan(state.entry.first, state.entry.last, [state.entry], None)
 
 
-def _seal(backlog: Backlog, max_rows: int) -> SegmentPlan:
+def _seal(
+    backlog: Backlog, max_rows: int, postponed: Callable[[SegmentEntry], bool]
+) -> SegmentPlan:
     rows, taken = backlog.full_rows, 0
     for state in reversed(backlog.sealed):
         if state.entry.rows > FANOUT * rows or state.entry.rows + rows > max_rows:
+            break
+        if postponed(state.entry):
             break
         rows += state.entry.rows
         taken += 1

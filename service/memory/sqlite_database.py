@@ -18,6 +18,7 @@ import apsw
 from service import durable
 from service.errors import CorruptFile, JournalLocked, JournalUnavailable
 from service.memory import _kernel
+from service.memory.journal_files import JournalFiles
 from service.memory.sqlite_library import check_library
 
 __all__ = ["Database", "chunks", "committed", "is_in_use", "open_reader", "translated"]
@@ -59,6 +60,8 @@ _TROUBLE: Final = (
     apsw.SQLError,
 )
 """What it raises where the file may be whole, and cannot be used now."""
+_REMEMBERED_S: Final = 60.0
+_NEVER: Final[tuple[float, str | None]] = (-_REMEMBERED_S, None)
 
 _PRAGMAS: Final = (
     # Set before the first table is made: free pages can then be given back bit by bit.
@@ -112,6 +115,8 @@ class Database:
         self._connections: dict[str, apsw.Connection] = {}
         self._counter: _kernel.SharedCounter | None = None
         check_library()
+        self._files: JournalFiles | None = None
+        self._failure = _NEVER
         try:
             self._open(busy_ms)
         except JournalUnavailable as error:
@@ -170,16 +175,30 @@ class Database:
         """
         wait_ms = self.busy_ms if wait_ms is None else wait_ms
         until = time.monotonic() + wait_ms / 1000
-        with self._turn_to_write(wait_ms), translated(self.path):
+        with self._noted(), self._turn_to_write(wait_ms), translated(self.path):
             if not self._writable:
                 self._reopen(_left_ms(until))
             connection = self._connection("write")
             connection.set_busy_timeout(_left_ms(until))
+            self._check_files()
             try:
                 yield connection
             finally:
                 if self._counter is not None:
                     self._counter.add()
+            # Before it is acknowledged: what went into a file without a name is as good as lost.
+            self._check_files(log=True)
+
+    def trouble(self) -> str | None:
+        """Why nothing can be written, as far as that shows without writing; None for nothing."""
+        if not self._writable:
+            return f"{self.path} cannot be written"
+        try:
+            self._check_files()
+        except JournalUnavailable as error:
+            return error.message
+        failed_at, message = self._failure
+        return message if time.monotonic() < failed_at + _REMEMBERED_S else None
 
     @contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
@@ -218,12 +237,30 @@ class Database:
                 stack.enter_context(lock)
             self._close()
 
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Remembers why the block failed, until one succeeds."""
+        try:
+            yield
+        except (JournalUnavailable, CorruptFile) as error:
+            self._failure = time.monotonic(), error.message
+            raise
+        self._failure = _NEVER
+
+    def _check_files(self, *, log: bool = False) -> None:
+        files = self._files
+        if files is not None:
+            files.check()
+            if log:
+                files.check_log()
+
     def _open(self, busy_ms: int) -> None:
         with translated(self.path):
             self._try_to_write(busy_ms)
             self._connect_all(partial(_connect, self.path, self.busy_ms))
         with suppress(OSError):  # commits are then looked for in the database itself
             self._counter = _kernel.SharedCounter(f"{self.path}-commits")
+        self._files = JournalFiles(self.path)
 
     def _try_to_write(self, busy_ms: int) -> None:
         try:
@@ -287,6 +324,7 @@ class Database:
             connection.close()
         self._connections = {}
         self._counter = None
+        self._files = None
 
     def _reader(self) -> apsw.Connection:
         if self.path.exists():

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import apsw
+import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import CorruptFile
 from service.memory import fitted, sqlite_upkeep
@@ -41,6 +43,9 @@ __all__ = ["SqliteJournal"]
 
 _BURIED_SINCE: Final = "SELECT sequence FROM tombstones WHERE number > ?"
 _BURIED_BETWEEN: Final = "SELECT sequence FROM tombstones WHERE sequence BETWEEN ? AND ?"
+_LIVING_BETWEEN: Final = (
+    "SELECT sequence FROM memories WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
+)
 _FEW: Final = 500  # host parameters in one statement
 
 _CERTAIN_S: Final = 0.1
@@ -185,10 +190,19 @@ class SqliteJournal:
                     start = max(start, since.sequence)
                     if since.tombstone != position.tombstone:
                         buried = _sequences(connection, _BURIED_SINCE, since.tombstone)
-                rows = read_segment_rows(connection, start + 1, LAST_SEQUENCE, self._shape)
-                forgotten = partial(_sequences, connection, _BURIED_BETWEEN)
-                living = partial(sqlite_upkeep.read_living, connection, self._database.path)
-                yield Changes(catalogue, buried, rows, position, living, forgotten)
+                skipped: dict[int, str] = {}
+                between = partial(read_segment_rows, connection, shape=self._shape, skipped=skipped)
+                yield Changes(
+                    catalogue,
+                    buried,
+                    rows=between(start + 1, LAST_SEQUENCE),
+                    position=position,
+                    living=partial(sqlite_upkeep.read_living, connection, self._database.path),
+                    forgotten=partial(_sequences, connection, _BURIED_BETWEEN),
+                    between=between,
+                    sequences=partial(_living_between, connection),
+                    skipped=skipped,
+                )
                 # Only now: a reading that failed half-way must be repeated.
                 self._version, self._commits = version, commits
                 self._certain_until = time.monotonic() + _CERTAIN_S
@@ -223,6 +237,10 @@ class SqliteJournal:
             entry = SegmentEntry(number, first, last, rows)
             place(entry)
             return entry
+
+    def trouble(self) -> str | None:
+        """Why nothing can be written now, as far as that shows without writing."""
+        return self._database.trouble()
 
     def row_bytes(self) -> int:
         """What a memory takes in the journal, as the newest ones show; 0 without any."""
@@ -303,6 +321,10 @@ class SqliteJournal:
 
 def _sequences(connection: apsw.Connection, statement: str, *values: int) -> list[int]:
     return [row[0] for row in connection.execute(statement, values)]
+
+
+def _living_between(connection: apsw.Connection, first: int, last: int) -> NDArray[np.int64]:
+    return np.array(_sequences(connection, _LIVING_BETWEEN, first, last), np.int64)
 
 
 def _tables(connection: apsw.Connection) -> set[str]:

@@ -22,7 +22,6 @@ from service.memory.journal import (
     StoredMemory,
 )
 from service.memory.segment_rows import MemoryShape, SegmentRows, Targets
-from service.memory.sqlite_database import chunks
 
 __all__ = [
     "CHUNK_ROWS",
@@ -109,6 +108,10 @@ _WHOLE: Final = (
 )
 STORED: Final = f"{_WHOLE}, {_INPUT} FROM memories WHERE sequence > ? ORDER BY sequence LIMIT ?"
 _SEARCHED: Final = f"{_WHOLE} FROM memories WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
+
+_SEQUENCES: Final = (
+    "SELECT sequence FROM memories WHERE sequence BETWEEN ? AND ? ORDER BY sequence LIMIT ?"
+)
 
 _POSITION: Final = """
 SELECT
@@ -238,18 +241,59 @@ def read_stored(row: Sequence[Any], shape: MemoryShape, file: Path) -> StoredMem
 
 
 def read_segment_rows(
-    connection: apsw.Connection, first: int, last: int, shape: MemoryShape
+    connection: apsw.Connection,
+    first: int,
+    last: int,
+    shape: MemoryShape,
+    skipped: dict[int, str],
 ) -> Iterator[SegmentRows]:
-    """The living rows of sequences first to last, in chunks, none of them empty.
+    """The living rows of sequences first to last that are sound, in chunks, none of them empty.
 
-    Raises:
-        CorruptFile: a row differs from its checksum.
+    One damaged row costs that row: it is left out, and `skipped` has its id by its sequence.
     """
-    for rows in chunks(connection.execute(_SEARCHED, (first, last)), CHUNK_ROWS):
-        for row in rows:
-            if not is_intact(row):
-                raise CorruptFile(_mismatch(connection.filename, row))
-        yield to_segment_rows(rows, [row[9] for row in rows], shape)
+    while rows := _read_chunk(connection, first, last, skipped):
+        first = rows[-1][9] + 1
+        sound = [row for row in rows if is_intact(row)]
+        try:
+            if sound:
+                yield to_segment_rows(sound, [row[9] for row in sound], shape)
+        except (ValueError, TypeError, struct.error):
+            # Written as it is, and not what a memory of this shape can be.
+            sound = [row for row in sound if _fits(row, shape)]
+            if sound:
+                yield to_segment_rows(sound, [row[9] for row in sound], shape)
+        if len(sound) < len(rows):
+            kept = {row[9] for row in sound}
+            skipped.update((row[9], text(row[0])) for row in rows if row[9] not in kept)
+
+
+def _read_chunk(
+    connection: apsw.Connection, first: int, last: int, skipped: dict[int, str]
+) -> list[Sequence[Any]]:
+    """The next rows of _SEARCHED, one by one where some of them cannot be read at all."""
+    try:
+        return list(connection.execute(f"{_SEARCHED} LIMIT ?", (first, last, CHUNK_ROWS)))
+    except apsw.CorruptError:
+        pass
+    while True:
+        sequences = list(connection.execute(_SEQUENCES, (first, last, CHUNK_ROWS)))
+        rows: list[Sequence[Any]] = []
+        for (sequence,) in sequences:
+            try:
+                rows += connection.execute(_SEARCHED, (sequence, sequence))
+            except apsw.CorruptError:
+                skipped[sequence] = "not readable"
+        if rows or not sequences:
+            return rows
+        first = sequences[-1][0] + 1
+
+
+def _fits(row: Sequence[Any], shape: MemoryShape) -> bool:
+    try:
+        to_segment_rows([row], [row[9]], shape)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def to_segment_rows(

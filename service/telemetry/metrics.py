@@ -79,6 +79,18 @@ class _Statistics(Protocol):
     def revision(self) -> int: ...
     @property
     def recall(self) -> float: ...
+    @property
+    def unsealed_bytes(self) -> int: ...
+    @property
+    def unsealed_bytes_limit(self) -> int: ...
+    @property
+    def unusable_segments(self) -> int: ...
+    @property
+    def unreadable_rows(self) -> int: ...
+    @property
+    def journal_readable(self) -> bool: ...
+    @property
+    def journal_writable(self) -> bool: ...
 
 
 class Metrics:
@@ -263,6 +275,10 @@ class Metrics:
         """A segment was built and published in this time."""
         self._seals(seconds)
 
+    def on_seal_failed(self) -> None:
+        """A segment could not be built or published."""
+        self._seal_failures()
+
     def _build_inference(self) -> None:
         stages = self._histogram(
             "stage_duration_seconds", "Work on one request (decode, encode) or one batch.",
@@ -288,6 +304,8 @@ class Metrics:
             (*_SECONDS, 30.0, 60.0, 120.0, 300.0, 600.0),
         )  # fmt: skip
         self._seals = seals.child().observe
+        failures = self._counter("seal_failures", "Builds of sealed segments that failed.")
+        self._seal_failures = failures.child().add
 
     def _build_quality(self) -> None:
         distances = self._histogram("neighbour_distance", "To the nearest memory.", _SIZES)
@@ -352,4 +370,30 @@ def _memory_gauges(statistics: _Statistics) -> Iterator[Metric]:
         "memory_recall",
         "Share of a sample of its own rows that the worst sealed segment finds.",
         statistics.recall,
+    )
+    yield _gauge(
+        "memory_unsealed_bytes", "Rows in RAM that wait to be sealed.", statistics.unsealed_bytes
+    )
+    yield _gauge(
+        "memory_unsealed_limit_bytes",
+        "Appends are refused while unsealed rows take this much.",
+        statistics.unsealed_bytes_limit,
+    )
+    yield _gauge(
+        "memory_unusable_segments",
+        "Sealed segments that are damaged, gone or do not open, the bundle's among them.",
+        statistics.unusable_segments,
+    )
+    yield _gauge(
+        "memory_unreadable_rows",
+        "Memories left out, since the journal's rows differ from their checksums.",
+        statistics.unreadable_rows,
+    )
+    yield _gauge(
+        "journal_readable",
+        "1 where predictions know what was committed, 0 where they use what was read before.",
+        float(statistics.journal_readable),
+    )
+    yield _gauge(
+        "journal_writable", "1 where memories can be committed.", float(statistics.journal_writable)
     )

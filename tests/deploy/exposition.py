@@ -16,6 +16,12 @@ class Statistics:
     segments: int = 1
     revision: int = 1
     recall: float = 1.0
+    unsealed_bytes: int = 1
+    unsealed_bytes_limit: int = 2
+    unusable_segments: int = 0
+    unreadable_rows: int = 0
+    journal_readable: bool = True
+    journal_writable: bool = True
 
 
 def exported() -> dict[str, set[str]]:

@@ -1,6 +1,8 @@
 """Prometheus' configuration and alerts, read as files; test_compose_up.py loads them for real."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,23 @@ def test_every_alert_is_fired_by_a_test(root: Path, alerts: list[dict[str, Any]]
         for sample in check["exp_samples"]
     }
     assert fired == {rule["alert"] for rule in alerts}
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (package prometheus)"
+)
+def test_alerts_fire_when_they_should(root: Path, tmp_path: Path) -> None:
+    cases = yaml.safe_load((root / "tests/deploy/alerts_test.yaml").read_text())
+    cases["rule_files"] = [str(root / "deploy/prometheus/alerts.yaml")]
+    (tmp_path / "alerts_test.yaml").write_text(yaml.safe_dump(cases))
+    ended = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "alerts_test.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_scrapes_the_service_of_compose_and_loads_the_alerts(root: Path) -> None:

@@ -41,6 +41,22 @@ def damage(folder: Path, name: str, act: Callable[[Path], object]) -> None:
     assert (whole.correct(PIXELS[:50], RULE).residuals == before.residuals).all()
 
 
+def touch(folder: Path, name: str, act: Callable[[Path], object]) -> None:
+    """What holds the same bytes as before is read on, though the time of writing has changed."""
+    copy = copy_of(folder, "touched")
+    memory = ResidualMemory.open(None, fitted=copy, shape=SHAPE)
+    before = memory.correct(PIXELS[:50], RULE)
+    act(copy / name)
+    for _ in range(2):
+        assert (memory.correct(PIXELS[:50], RULE).residuals == before.residuals).all()
+        assert memory.records.describe([-1])
+        assert memory.faults() == []
+    flip(copy / name, at=(copy / name).stat().st_size // 2)
+    with pytest.raises(CorruptFile, match=name):
+        memory.correct(PIXELS[:50], RULE)
+    assert [fault.fatal for fault in memory.faults()] == [True]
+
+
 def cut(path: Path, kept: int) -> None:
     os.truncate(path, kept)
 
@@ -53,8 +69,10 @@ def main(folder: Path) -> None:
                 damage(folder, name, partial(cut, kept=kept))
         damage(folder, name, partial(cut, kept=size + 1))
         damage(folder, name, partial(flip, at=size // 2))
+        touch(folder, name, lambda path: os.utime(path))
+        touch(folder, name, lambda path: os.utime(path, (0, 0)))
         # As `cp` does it: cut, and written again.
-        damage(folder, name, lambda path: path.write_bytes(path.read_bytes()))
+        touch(folder, name, lambda path: path.write_bytes(path.read_bytes()))
     sys.stdout.write("all refused\n")
     sys.stdout.flush()
 

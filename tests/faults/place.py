@@ -31,7 +31,7 @@ class Place:
     """
 
     def __init__(self, model: FittedModel, folder: Path) -> None:
-        self.store = _searched_whole(model, folder / "store")
+        self.store = searched_whole(model, folder / "store")
         self.states = folder / "states"
         self.digits = Digits(PIXELS, LABELS)
         self.history = History(FITTED_ROWS)
@@ -79,7 +79,7 @@ class Place:
         ask_everyone(server, counts_them, method="GET", path="/model")
 
 
-def _searched_whole(model: FittedModel, root: Path) -> Path:
+def searched_whole(model: FittedModel, root: Path) -> Path:
     """A store with the same bundle, whose searches look at every memory: answers are exact."""
     with ModelStore(root).draft("digits") as draft:
         shutil.copytree(model.bundle.path, draft.path, dirs_exist_ok=True)

@@ -32,9 +32,9 @@ def test_a_task_survives_the_command_line(tmp_path: Path) -> None:
 def test_a_carried_on_graph_answers_like_one_built_at_once(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.sqlite3", SHAPE)
     journal.append([memories(range(900))])
-    assert run(task(tmp_path, "base", 1, 600)) == 600
-    assert run(task(tmp_path, "carried", 1, 900, "base")) == 900
-    assert run(task(tmp_path, "whole", 1, 900)) == 900
+    assert run(task(tmp_path, "base", 1, 600)).rows == 600
+    assert run(task(tmp_path, "carried", 1, 900, "base")).rows == 900
+    assert run(task(tmp_path, "whole", 1, 900)).rows == 900
     journal.close()
     found = []
     for name in ("carried", "whole"):
@@ -52,7 +52,7 @@ def test_rows_forgotten_before_the_build_are_left_out(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.sqlite3", SHAPE)
     journal.append([memories(range(10), source="bad"), memories(range(10, 15))])
     journal.forget_source("bad")
-    assert run(task(tmp_path, "one", 1, 15)) == 5
-    assert run(task(tmp_path, "none", 1, 10)) == 0
+    assert run(task(tmp_path, "one", 1, 15)).rows == 5
+    assert run(task(tmp_path, "none", 1, 10)).rows == 0
     assert not (tmp_path / "none").exists()
     journal.close()

@@ -7,6 +7,7 @@ import pytest
 
 from service.errors import CorruptFile, JournalUnavailable, MemoryNotFound
 from service.memory.memory import ResidualMemory
+from service.memory.options import MemoryOptions
 from service.memory.sqlite_journal import SqliteJournal
 from service.memory.state_folders import StateFolders
 from tests.memory.examples import (
@@ -152,13 +153,22 @@ def test_predictions_go_on_while_the_journal_cannot_be_read(
     assert memory.correct(PIXELS[[1000]], RULE).distances[0, 0] == 0
 
 
-def test_a_segment_that_the_catalogue_names_must_be_there(tmp_path: Path) -> None:
+def test_a_segment_that_the_catalogue_names_need_not_be_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The journal has its rows; the start was refused before."""
     folders = StateFolders(tmp_path)
     journal = SqliteJournal(folders.journal, SHAPE)
+    journal.append([memories(range(5))])
     journal.publish(1, 5, 5, [], lambda _: None)
     journal.close()
-    with pytest.raises(CorruptFile, match=r"00000001.*missing"):
-        ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE)
+    options = MemoryOptions(maintain=False)
+    memory = ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE, options=options)
+    assert memory.size == 5
+    assert memory.correct(PIXELS[:5], RULE).distances[:, 0].tolist() == [0] * 5
+    assert [fault.reason for fault in memory.faults()] == ["segment_unusable"]
+    assert "00000001" in caplog.text
+    memory.close()
 
 
 def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

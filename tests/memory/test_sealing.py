@@ -7,6 +7,7 @@ from threading import Event
 import pytest
 
 from service.errors import JournalUnavailable, MemoryNotFound, QueueFull
+from service.memory.build_process import BuildResult
 from service.memory.memory import ResidualMemory
 from service.memory.observer import Unobserved
 from service.memory.options import MemoryOptions
@@ -200,10 +201,10 @@ def test_what_is_forgotten_while_compacting_stays_forgotten(
     assert memory.forget("77")
     build = SegmentBuilder._build
 
-    def build_and_forget(builder: SegmentBuilder, plan: SegmentPlan, lease: int) -> int:
-        rows = build(builder, plan, lease)
+    def build_and_forget(builder: SegmentBuilder, plan: SegmentPlan, lease: int) -> BuildResult:
+        built = build(builder, plan, lease)
         assert memory.forget("78")
-        return rows
+        return built
 
     monkeypatch.setattr(SegmentBuilder, "_build", build_and_forget)
     assert memory.compact() == 1

@@ -5,14 +5,16 @@ from contextlib import closing
 from pathlib import Path
 
 import apsw
+import numpy as np
 import pytest
 
 from service.errors import CorruptFile
 from service.memory.memory import ResidualMemory
+from service.memory.soft_knn import SoftKnn
 from service.memory.sqlite_journal import SqliteJournal
 from service.memory.sqlite_rows import is_intact
 from service.memory.sqlite_snapshot import open_snapshot
-from tests.memory.examples import SHAPE, memories
+from tests.memory.examples import PIXELS, SHAPE, memories
 
 
 @pytest.fixture
@@ -63,10 +65,13 @@ def test_a_changed_column_is_read_by_nobody(
 ) -> None:
     path = tmp_path / "journal.sqlite3"
     damage(path, change)
-    said = r"journal\.sqlite3: memory 4 .* differs from its checksum"
-    with pytest.raises(CorruptFile, match=said), journal.changes(None) as changes:
-        list(changes.rows)
-    with pytest.raises(CorruptFile, match=said):
+    with journal.changes(None) as changes:
+        read = np.concatenate([rows.sequences for rows in changes.rows])
+    assert read.tolist() == [*range(1, 4), *range(5, 22)]
+    assert list(changes.skipped) == [4]
+    with pytest.raises(
+        CorruptFile, match=r"journal\.sqlite3: memory 4 .* differs from its checksum"
+    ):
         journal.stored(0, 30)
     assert len(journal.stored(4, 30)) == 17
 
@@ -82,10 +87,16 @@ def test_a_changed_input_is_found_where_inputs_are_read(
 
 
 @pytest.mark.usefixtures("journal")
-def test_a_damaged_memory_is_never_served(tmp_path: Path) -> None:
+def test_a_damaged_memory_is_never_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It costs itself alone: refused at the start before, and 500 on all routes of all workers."""
     damage(tmp_path / "journal.sqlite3", "residual = zeroblob(40)")
-    with pytest.raises(CorruptFile, match="memory 4 "):
-        ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE)
+    memory = ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE)
+    assert memory.size == 20
+    assert 4 not in memory.correct(PIXELS[:30], SoftKnn(k=21, sigma=10.0)).sequences
+    assert memory.statistics().unreadable_rows == 1
+    assert [fault.reason for fault in memory.faults()] == ["rows_unreadable"]
+    assert caplog.text.count("memory 4 (id 'é3')") == 1
+    memory.close()
 
 
 def test_damaged_memories_can_be_dropped(journal: SqliteJournal, tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ SURFACE = {
     "resmem_seal_duration_seconds": ("histogram", set()),
     "resmem_memory_revision": ("gauge", set()),
     "resmem_memory_recall": ("gauge", set()),
+    "resmem_memory_unsealed_bytes": ("gauge", set()),
+    "resmem_memory_unsealed_limit_bytes": ("gauge", set()),
+    "resmem_memory_unusable_segments": ("gauge", set()),
+    "resmem_memory_unreadable_rows": ("gauge", set()),
+    "resmem_journal_readable": ("gauge", set()),
+    "resmem_journal_writable": ("gauge", set()),
+    "resmem_seal_failures": ("counter", set()),
     "resmem_neighbour_distance": ("histogram", set()),
     "resmem_correction_magnitude": ("histogram", set()),
     "resmem_online_examples": ("counter", set()),
@@ -53,7 +60,7 @@ def metrics(in_flight: int = 0, cells: Cells | None = None) -> Metrics:
         name="m",
         version="1",
         provider="cpu",
-        memory=lambda: MemoryStatistics(5, 2, 640, 1, 9, 0.75),
+        memory=lambda: MemoryStatistics(5, 2, 640, 1, 9, 0.75, 80, 256, 1, 4, True, False),
         queued_rows=lambda: 3,
     )
     return made
@@ -129,6 +136,11 @@ def test_gauges_are_read_at_the_scrape() -> None:
     assert found["memory_segments"] == 1
     assert found["memory_revision"] == 9
     assert found["memory_recall"] == 0.75
+    assert found["memory_unsealed_bytes"] == 80
+    assert found["memory_unsealed_limit_bytes"] == 256
+    assert found["memory_unusable_segments"] == 1
+    assert found["memory_unreadable_rows"] == 4
+    assert (found["journal_readable"], found["journal_writable"]) == (1, 0)
     assert found["queue_rows"] == 3
     assert found["requests_in_flight"] == 4
     assert found["model_info{name=m,provider=cpu,version=1}"] == 1

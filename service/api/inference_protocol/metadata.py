@@ -38,7 +38,7 @@ class MetadataRoutes:
 
     async def ready(self) -> Response:
         """Says whether to send requests here: 503 until the model is warm, and before the end."""
-        self._gate.check_ready()
+        await self._gate.ready()
         return _json({"ready": True})
 
     async def model(self, request: Request) -> Response:
@@ -61,7 +61,7 @@ class MetadataRoutes:
     async def model_ready(self, request: Request) -> Response:
         """Says whether the model answers: 503 as for the server, 404 where another is served."""
         card = self._card(request)
-        self._gate.check_ready()
+        await self._gate.ready()
         return _json({"name": card.name, "ready": True})
 
     def _card(self, request: Request) -> ModelCard:

@@ -1,7 +1,9 @@
 // Mapped files that are cut, written to, or cannot be read while they are searched.
 //
 // The files are immutable, so that one look at size and time of writing after each batch (0.3 us a
-// file) tells whether the batch is worth anything; and what is there to be read must not end the
+// file) tells whether the batch is worth anything. A file of another size is damaged; one that was
+// written to is not trusted until its owner has compared it with its checksum, since `touch` changes
+// the time alone. And what is there to be read must not end the
 // process: reading a page that the file no longer has raises SIGBUS. Here the handler
 // puts pages of zeros in the place of a guarded mapping's missing ones and marks the mapping
 // damaged: the search goes on, over zeros that its bounds checks stand, and its caller throws away
@@ -132,7 +134,7 @@ class Mapping {
   Mapping(const void* data, std::size_t size, std::string name, std::size_t file_bytes)
       : name_(std::move(name)), descriptor_(open(name_.c_str(), O_RDONLY | O_CLOEXEC)) {
     if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), name_);
-    written_ = status().st_mtim;
+    written_ns_.store(written_now());
     file_bytes_ = static_cast<off_t>(file_bytes);
     range_ = MappedRanges::add(data, size);
   }
@@ -152,11 +154,18 @@ class Mapping {
   // reads as zeros, without a signal.
   bool intact() const {
     const struct stat now = status();
-    if (now.st_size != file_bytes_ || now.st_mtim.tv_sec != written_.tv_sec ||
-        now.st_mtim.tv_nsec != written_.tv_nsec)
-      range_->damaged.store(true, std::memory_order_release);
-    return !damaged();
+    if (now.st_size != file_bytes_) range_->damaged.store(true, std::memory_order_release);
+    return !damaged() && nanoseconds(now) == written_ns_.load(std::memory_order_acquire);
   }
+
+  // When the file was written to, in nanoseconds since 1970, as the disk says now.
+  std::int64_t written_now() const { return nanoseconds(status()); }
+
+  // Trusts the file as it was written at this time: its content was compared with its checksum.
+  void trust(std::int64_t written_ns) { written_ns_.store(written_ns, std::memory_order_release); }
+
+  // Of the mapped file, whatever its name leads to by now.
+  int descriptor() const { return descriptor_; }
 
  private:
   struct stat status() const {
@@ -165,11 +174,15 @@ class Mapping {
     return found;
   }
 
+  static std::int64_t nanoseconds(const struct stat& found) {
+    return std::int64_t{found.st_mtim.tv_sec} * 1'000'000'000 + found.st_mtim.tv_nsec;
+  }
+
   std::string name_;
   int descriptor_;
   MappedRange* range_;
   off_t file_bytes_;
-  struct timespec written_;
+  std::atomic<std::int64_t> written_ns_{0};
 };
 
 }  // namespace resmem

@@ -131,7 +131,11 @@ PYBIND11_MODULE(_kernel, m) {
              }
            }),
            py::arg("array"), py::arg("path"), py::arg("file_bytes"))
-      .def_property_readonly("damaged", &Mapping::damaged);
+      .def_property_readonly("damaged", &Mapping::damaged)
+      .def_property_readonly("intact", &Mapping::intact)
+      .def_property_readonly("written_ns", &Mapping::written_now)
+      .def_property_readonly("descriptor", &Mapping::descriptor)
+      .def("trust", &Mapping::trust, py::arg("written_ns"));
   py::class_<SharedCounter, std::shared_ptr<SharedCounter>>(m, "SharedCounter")
       .def(py::init([](const std::string& path) {
              try {
