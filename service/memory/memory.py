@@ -115,7 +115,11 @@ class ResidualMemory:
         )
         self.records = Records(self._journal, self._fitted)
         self._follower = JournalFollower(self._journal, self._tiers, folders)
-        self._follower.catch_up(since_start=True)
+        try:
+            self._follower.catch_up(since_start=True)
+        except BaseException:
+            self._journal.close()
+            raise
         self._tiers.forget_fitted(self._journal.tombstones(-self._fitted_rows, -1))
         self._builder = SegmentBuilder(
             folders,

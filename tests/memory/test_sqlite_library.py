@@ -9,6 +9,8 @@ import pytest
 
 from service.errors import CorruptFile, JournalUnavailable, UnsafeLibrary
 from service.memory import sqlite_database, sqlite_library
+from service.memory.journal_follower import JournalFollower
+from service.memory.memory import ResidualMemory
 from service.memory.sqlite_database import open_reader, translated
 from service.memory.sqlite_journal import SqliteJournal
 from service.memory.sqlite_library import is_affected
@@ -182,6 +184,22 @@ def test_a_connection_that_fails_closes_the_others(
     with pytest.raises(JournalUnavailable) as kept:
         SqliteJournal(tmp_path / "journal.sqlite3", SHAPE)
     assert "full" in str(kept.value)
+    assert len(apsw.connections()) == before
+
+
+def test_a_memory_that_does_not_open_leaves_no_journal_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that fails would keep three connections for each time that it is tried."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise CorruptFile("damaged")
+
+    monkeypatch.setattr(JournalFollower, "catch_up", fail)
+    before = len(apsw.connections())
+    with pytest.raises(CorruptFile) as kept:
+        ResidualMemory.open(tmp_path, fitted=None, shape=SHAPE)
+    assert str(kept.value) == "damaged"
     assert len(apsw.connections()) == before
 
 
