@@ -1,7 +1,7 @@
 def excess(
-    body: bytes | memoryview, values: int, lists: int, objects: int
+    body: bytes | memoryview, values: int, lists: int, objects: int, strings: int
 ) -> tuple[bytes | None, int] | None:
-    """Whether a body holds more than so many commas, lists or objects; None where it does not.
+    """Whether a body holds more commas, lists, objects or strings; None where it does not.
 
     Else the key of the top-level object where the first too many stands, as it is written, None
     where there is no key; and how many elements came before in the list that belongs to the key.

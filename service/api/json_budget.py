@@ -2,7 +2,7 @@
 
 A parser makes 30 to 90 bytes of objects out of a byte such as those of `{},{},{}`: 64 MB of them,
 or 60 KB in gzip, would take 2 GB. No request holds more values than `max_request_rows` rows of the
-model have, so the commas and brackets of a large body are counted first, at several GB/s.
+model have, so the commas, brackets and quotes of a large body are counted first, at several GB/s.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ __all__ = ["JsonBudget", "check_json_size"]
 _UNCOUNTED: Final = 2**17
 """Bytes of a body that cost little whatever they are."""
 _SLACK: Final = 10_000
-"""Values, lists and objects beside the rows: options, and what protocols pass on."""
+"""Values, lists, objects and strings beside the rows: options, and what protocols pass on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class JsonBudget:
     """Commas."""
     lists: int
     objects: int
+    strings: int
+    """Keys among them."""
     max_rows: int
 
     @classmethod
@@ -41,17 +43,18 @@ class JsonBudget:
         """The budget of requests to this model, whatever their route."""
         rows = limits.max_request_rows
         per_row = sum(_length(spec.shape, limits) for spec in card.inputs)
-        # A target, an id and a weight beside the inputs; a target of regression is a list.
+        # A target, an id and a weight beside the inputs; a target is a list or may be a string.
         return cls(
             values=rows * (per_row + card.outputs + 3) + _SLACK,
             lists=rows * (sum(_lists(spec, limits) for spec in card.inputs) + 1) + _SLACK,
             objects=_SLACK,
+            strings=2 * rows + _SLACK,
             max_rows=rows,
         )
 
     def check(self, body: bytes | memoryview) -> None:
         """Refuses a body that holds more; raises as `check_json_size`."""
-        excess = _json_scan.excess(body, self.values, self.lists, self.objects)
+        excess = _json_scan.excess(body, self.values, self.lists, self.objects, self.strings)
         if excess is None:
             return
         key, rows = excess
@@ -62,7 +65,8 @@ class JsonBudget:
             )
         raise InvalidInput(
             f"holds more JSON than {self.max_rows} rows (max_request_rows) of this model can: over "
-            f"{self.values} values, {self.lists} lists or {self.objects} objects",
+            f"{self.values} values, {self.lists} lists, {self.objects} objects or {self.strings} "
+            "strings",
             field,
         )
 

@@ -31,7 +31,7 @@ def largest(*inputs: TensorSpec, outputs: int) -> dict[str, Any]:
     return {
         "inputs": {spec.name: [nested(spec.shape) for _ in range(rows)] for spec in inputs},
         "targets": [[0.5] * outputs for _ in range(rows)],
-        "ids": ["[,{[,{" * 40 for _ in range(rows)],
+        "ids": ['[,{[,"' * 40 for _ in range(rows)],
         "weights": [2.0] * rows,
         "source": "[" * 256,
     }
@@ -57,7 +57,7 @@ def test_a_dynamic_axis_may_be_of_any_length() -> None:
     check_json_size(body, card(tokens), LIMITS)
 
 
-@pytest.mark.parametrize("piece", ["0,", "{},", "[],", '"",', "[0,0],", '{"a":0},'])
+@pytest.mark.parametrize("piece", ["0,", "{},", "[],", '"",', '"ab",', "[0,0],", '{"a":0},'])
 def test_more_than_any_request_holds(piece: str) -> None:
     body = b'{"inputs":[[' + piece.encode() * (2**20 // len(piece)) + b"0]]}"
     with pytest.raises(InvalidInput, match="max_request_rows") as caught:

@@ -18,40 +18,49 @@ JSON = st.recursive(
 )
 
 
-def counted(value: Any) -> tuple[int, int, int]:
-    """Commas, lists and objects that a value is written with."""
+def counted(value: Any) -> tuple[int, int, int, int]:
+    """Commas, lists, objects and strings that a value is written with."""
     if isinstance(value, dict):
-        parts, own = list(value.values()), (max(0, len(value) - 1), 0, 1)
+        parts = list(value.values())
+        own = (max(0, len(value) - 1), 0, 1, len(value))
     elif isinstance(value, list):
-        parts, own = value, (max(0, len(value) - 1), 1, 0)
+        parts, own = value, (max(0, len(value) - 1), 1, 0, 0)
     else:
-        return 0, 0, 0
-    sums = [sum(each) for each in zip(own, *map(counted, parts), strict=True)]
-    return sums[0], sums[1], sums[2]
+        return 0, 0, 0, int(isinstance(value, str))
+    values, lists, objects, strings = (
+        sum(each) for each in zip(own, *map(counted, parts), strict=True)
+    )
+    return values, lists, objects, strings
 
 
 @given(value=JSON)
 def test_what_is_counted_is_what_is_there_and_no_text(value: Any) -> None:
     body = json.dumps({'[,{"': value}, ensure_ascii=False).encode(errors="surrogatepass")
-    values, lists, objects = counted({"": value})
-    assert excess(body, values, lists, objects) is None
-    for fewer in ((values - 1, lists, objects), (values, lists - 1, objects)):
-        if min(fewer) >= 0:
-            assert excess(body, *fewer) == (b'"[,{\\""', excess(body, *fewer)[1])  # type: ignore[index]
+    limits = counted({"": value})
+    assert excess(body, *limits) is None
+    for which in range(4):
+        if limits[which]:
+            fewer = [limit - (each == which) for each, limit in enumerate(limits)]
+            found = excess(body, *fewer)
+            assert found is not None
+            assert found[0] == b'"[,{\\""' or fewer[2] == 0 or fewer[3] == 0
 
 
 def test_where_there_is_too_much() -> None:
     body = b'{"ids": [1, 2], "inputs": [[1, 2], [3, 4], [5, 6]]}'
-    assert excess(body, 7, 99, 99) is None
-    assert excess(body, 6, 99, 99) == (b'"inputs"', 2)
-    assert excess(body, 99, 3, 99) == (b'"inputs"', 1)
-    assert excess(b'{"inputs": {"x": [0, 0, 0]}}', 1, 9, 9) == (b'"inputs"', 2)
-    assert excess(b"[[], []]", 9, 1, 0) == (None, 0)
+    assert excess(body, 7, 99, 99, 99) is None
+    assert excess(body, 6, 99, 99, 99) == (b'"inputs"', 2)
+    assert excess(body, 99, 3, 99, 99) == (b'"inputs"', 1)
+    assert excess(body, 99, 99, 99, 1) == (b'"inputs"', 0)
+    assert excess(b'{"inputs": {"x": [0, 0, 0]}}', 1, 9, 9, 9) == (b'"inputs"', 2)
+    assert excess(b"[[], []]", 9, 1, 0, 0) == (None, 0)
+    assert excess(rb'{"ids": ["\"\"\"\"", "b"]}', 9, 9, 9, 3) is None
+    assert excess(rb'{"ids": ["\"\"\"\"", "b"]}', 9, 9, 9, 2) == (b'"ids"', 1)
 
 
 @given(junk=st.binary(max_size=60))
 def test_any_bytes_are_walked_to_their_end(junk: bytes) -> None:
-    excess(junk, 0, 0, 0)
+    excess(junk, 0, 0, 0, 0)
     too_deep(junk, 1)
     without_not_finite(junk, 2)
     for key in top_level_keys(junk):

@@ -27,29 +27,34 @@ constexpr Size kDeepestPath = 40;
 constexpr Span kNone{0, 0};
 
 struct Count {
-  Size values = 0, lists = 0, objects = 0;
+  Size values = 0, lists = 0, objects = 0, strings = 0;
 
   bool within(const Count& limit) const {
-    return values <= limit.values && lists <= limit.lists && objects <= limit.objects;
+    return values <= limit.values && lists <= limit.lists && objects <= limit.objects &&
+           strings <= limit.strings;
   }
 };
 
-// Commas and openings, those inside of strings as well: never fewer than there are.
+// Commas, openings and pairs of quotes, those inside of strings as well: never fewer than there
+// are.
 Count count_at_most(const char* text, Size size) {
   Count total;
   constexpr Size kBlock = 128;  // a byte holds the count of a block
   for (Size start = 0; start < size; start += kBlock) {
-    std::uint8_t commas = 0, lists = 0, objects = 0;
+    std::uint8_t commas = 0, lists = 0, objects = 0, quotes = 0;
     const Size stop = std::min(start + kBlock, size);
     for (Size i = start; i < stop; ++i) {
       commas = static_cast<std::uint8_t>(commas + (text[i] == ','));
       lists = static_cast<std::uint8_t>(lists + (text[i] == '['));
       objects = static_cast<std::uint8_t>(objects + (text[i] == '{'));
+      quotes = static_cast<std::uint8_t>(quotes + (text[i] == '"'));
     }
     total.values += commas;
     total.lists += lists;
     total.objects += objects;
+    total.strings += quotes;
   }
+  total.strings = (total.strings + 1) / 2;
   return total;
 }
 
@@ -80,10 +85,10 @@ class Walk {
     Size index;
   };
 
-  // Calls `on_open(span)` for each opening, once the walk is inside, and `on_token(span)` for each
-  // comma, number and word; either ends the walk by returning false.
-  template <class OnOpen, class OnToken>
-  void run(OnOpen on_open, OnToken on_token) {
+  // Calls `on_begin(span)` for each string and each opening, once the walk is inside, and
+  // `on_token(span)` for each comma, number and word; either ends the walk by returning false.
+  template <class OnBegin, class OnToken>
+  void run(OnBegin on_begin, OnToken on_token) {
     Size at = 0;
     while (at < size_) {
       const char c = text_[at];
@@ -91,10 +96,11 @@ class Walk {
       if (c == '"') {
         next = after_string(text_, size_, at);
         note_key({at, next});
+        if (!on_begin(Span{at, next})) return;
       } else if (c == '[' || c == '{') {
         ++depth_;
         if (depth_ <= kDeepestPath) top() = {c == '{', kNone, 0};
-        if (!on_open(Span{at, next})) return;
+        if (!on_begin(Span{at, next})) return;
       } else if (c == ']' || c == '}') {
         if (depth_ > 0) --depth_;
       } else if (c == ',') {
@@ -217,11 +223,12 @@ struct Body {
   Size size;
 };
 
-// None where a body has at most so many values, lists and objects; else the key of the top-level
-// object where there are more, as it is written, and the elements that came before in its list.
-py::object excess(const py::buffer& buffer, Size values, Size lists, Size objects) {
+// None where a body has at most so many values, lists, objects and strings; else the key of the
+// top-level object where there are more, as it is written, and the elements that came before in its
+// list.
+py::object excess(const py::buffer& buffer, Size values, Size lists, Size objects, Size strings) {
   const Body body(buffer);
-  const Count limit{values, lists, objects};
+  const Count limit{values, lists, objects, strings};
   Span field = kNone;
   Size elements = 0;
   bool over = false;
@@ -240,7 +247,8 @@ py::object excess(const py::buffer& buffer, Size values, Size lists, Size object
       };
       walk.run(
           [&](Span span) {
-            ++(body.text[span.first] == '[' ? count.lists : count.objects);
+            const char c = body.text[span.first];
+            ++(c == '"' ? count.strings : c == '[' ? count.lists : count.objects);
             return check();
           },
           [&](Span span) {
@@ -333,7 +341,7 @@ py::object without_not_finite(const py::buffer& buffer, Size most) {
 PYBIND11_MODULE(_json_scan, m) {
   m.doc() = "Bodies of JSON, looked at without parsing them.";
   m.def("excess", &excess, py::arg("body"), py::arg("values"), py::arg("lists"),
-        py::arg("objects"));
+        py::arg("objects"), py::arg("strings"));
   m.def("too_deep", &too_deep, py::arg("body"), py::arg("depth"));
   m.def("top_level_keys", &top_level_keys, py::arg("body"));
   m.def("without_not_finite", &without_not_finite, py::arg("body"), py::arg("most"));
