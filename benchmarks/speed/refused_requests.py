@@ -307,7 +307,7 @@ def _without_bodies(model: Model) -> Iterator[Refused]:
             yield Refused(f"{method} {template}", method, path, lambda size: b"x" * size)
     long: dict[str, Callable[[int], str]] = {
         "GET /memories/{id}": lambda size: "/memories/" + "x" * size,
-        "DELETE /memories/{id}": lambda size: "/memories/" + "é" * (size // 2),
+        "DELETE /memories/{id}": lambda size: "/memories/" + "%C3%A9" * (size // 6),
         "GET /memories": lambda size: "/memories?" + urlencode({"source": "x" * size}),
         "GET /memories ": lambda size: "/memories?after=" + "%41" * (size // 3),
         "GET /memories  ": lambda size: "/memories?limit=" + "1" * size,

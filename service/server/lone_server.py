@@ -10,6 +10,7 @@ from types import FrameType
 
 from service.app import ResmemApp
 from service.errors import QueueFull, ReloadFailed
+from service.server.heap import give_memory_back
 from service.server.http_server import HttpServer
 from service.server.http_stop import STOP_GRACE_S
 from service.server.listener import listening_socket, url_of
@@ -30,6 +31,7 @@ def serve_alone(settings: Settings) -> int:
         InvalidSettings: the address cannot be listened on.
     """
     logs.configure(settings.log_level, settings.log_format)
+    give_memory_back()
     app = ResmemApp(settings)
     with listening_socket(settings.host, settings.port) as listener:
         _log.info("starting", extra=fields(url=url_of(listener)))

@@ -9,6 +9,7 @@ from types import FrameType
 
 from service.app import ResmemApp
 from service.server.control import Control
+from service.server.heap import give_memory_back
 from service.server.http_server import HttpServer
 from service.server.messages import Assignment, ToSupervisor, ToWorker
 from service.server.stack_dump import write_stacks_to
@@ -53,6 +54,7 @@ def main(descriptor: int) -> int:
     board = Board(settings.workers, assignment.board)
     cells = Cells(board, assignment.worker)
     control = Control(connection, cells, others_answer=assignment.others_answer)
+    give_memory_back()
     app = ResmemApp(settings, control)
     with socket.socket(fileno=assignment.listener) as listener:
         WorkerServer(app, control, settings.drain_s).run(sockets=[listener])
