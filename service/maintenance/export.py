@@ -14,6 +14,7 @@ from service.errors import BundleError, CorruptFile, InvalidInput
 from service.maintenance.entry import EntryWriter
 from service.maintenance.json_lines import JsonLinesWriter
 from service.maintenance.portable import PortableFormat
+from service.memory import fitted
 from service.memory.journal import StoredMemory
 from service.memory.sqlite_rows import read_stored
 from service.memory.sqlite_snapshot import JournalSnapshot, open_snapshot
@@ -22,6 +23,7 @@ from service.memory.state_folders import StateFolders
 __all__ = ["export_memories"]
 
 _PARQUET: Final = (".parquet", ".pq")
+_SHOWN: Final = 10
 
 
 def export_memories(
@@ -38,7 +40,8 @@ def export_memories(
     """Writes the memories of one moment, oldest first; returns how many.
 
     The file gets its name when it is whole and synced. The bundle's own memories are not among
-    them: they have no inputs.
+    them: they have no inputs. Nor does the file tell which of those are forgotten, so that this is
+    said: where it is imported, they vote until they are forgotten again.
 
     Args:
         bundle: whose memories they are.
@@ -65,6 +68,7 @@ def export_memories(
     partial = target.with_name(f".{target.name}.partial")
     say = progress.say if skip_bad else None
     exported = 0
+    replaced: set[int] = set()
     try:
         with (
             open_snapshot(folders.journal) as snapshot,
@@ -73,9 +77,11 @@ def export_memories(
         ):
             for chunk in _read(snapshot, say, advance):
                 values = list(_dump(form, chunk, source, say, vectors=vectors))
+                replaced |= _fitted_rows(chunk, bundle.manifest.memories)
                 if values:
                     writer.write(values)
                 exported += len(values)
+            forgotten = {fitted.row_of_sequence(one) for one in snapshot.tombstones() if one < 0}
         durable.sync(partial)
         partial.replace(target)
         durable.sync(target.parent)
@@ -83,7 +89,24 @@ def export_memories(
         raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+    if forgotten - replaced:
+        progress.say(_of_the_forgotten(sorted(forgotten - replaced)))
     return exported
+
+
+def _fitted_rows(chunk: list[StoredMemory], rows: int) -> set[int]:
+    """The rows of the bundle that memories of this chunk replace."""
+    named = (fitted.row_of_id(memory.record.id, rows) for memory in chunk)
+    return {row for row in named if row is not None}
+
+
+def _of_the_forgotten(rows: list[int]) -> str:
+    named = ", ".join(fitted.id_of(row) for row in rows[:_SHOWN])
+    return (
+        f"{len(rows):,} memories of the bundle are forgotten here ({named}"
+        f"{', ...' if len(rows) > _SHOWN else ''}), which the file does not hold: where it is "
+        "imported, forget them again with DELETE /memories/ID"
+    )
 
 
 def _open(target: Path, partial: Path, manifest: Manifest, *, vectors: bool) -> EntryWriter:

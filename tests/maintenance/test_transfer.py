@@ -421,3 +421,20 @@ def test_a_heavy_memory_of_an_earlier_version_goes_out_and_comes_in_only_if_it_i
     assert (done.created, done.skipped) == (148, 1)
     assert imported(taught.bundle, state, file, max_weight=1e6).created == 1
     assert max(memory.record.weight for memory in stored(state)) == 1e6
+
+
+def test_forgotten_memories_of_the_bundle_are_named_since_no_file_tells_of_them(
+    taught: Taught, tmp_path: Path
+) -> None:
+    """They voted again where the file was imported, and nothing said so."""
+    journal = taught.journal()
+    assert journal.forget("fit-8")
+    assert journal.forget("fit-9")
+    replacing = digit_memories(taught.model, [300])
+    replacing.ids[0] = "fit-9"
+    journal.append([replacing])
+    journal.close()
+    said = Said()
+    assert exported(taught, tmp_path / "m.jsonl", said=said) == 149
+    (line,) = said.lines
+    assert line.startswith("2 memories of the bundle are forgotten here (fit-3, fit-8), which")
