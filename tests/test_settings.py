@@ -186,6 +186,10 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
         (["--max-segment-rows", "0"], "--max-segment-rows: "),
         (["--busy-ms", "-1"], "--busy-ms: "),
         (["--growing-bytes", "200000000"], "max_growing_bytes (268435456) is less than twice"),
+        (
+            ["--max-inflight-bytes", "70000"],
+            "max_inflight_bytes (70000) is less than max_body_bytes",
+        ),
         (["--max-queue-rows", "10"], "max_request_rows (4096) is more than max_queue_rows (10)"),
     ],
 )
