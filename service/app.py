@@ -231,7 +231,7 @@ class ResmemApp:
             backend = await asyncio.to_thread(assemble, self._bundle, self._settings, self.metrics)
         except Exception as error:
             self.gate.failure = error
-            unexpected = None if isinstance(error, ResmemError) else error
+            unexpected = None if isinstance(error, ResmemError | OSError) else error
             _log.error("the model cannot be served: %s", error, exc_info=unexpected)
             return
         _freeze_heap()

@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.array_file import read_archive, read_array
 from service.bundle.extra import require
-from service.errors import BundleError, InvalidInput
+from service.errors import BundleError, CorruptFile, InvalidInput
 from service.inference.rows import Rows
 from service.inference.tensor_spec import TensorSpec
 
@@ -91,18 +92,17 @@ def _read(source: str) -> Columns:
     suffixes = [path.suffix.lower() for path in paths]
     try:
         if suffixes == [".npy", ".npy"]:
-            return {"x": np.load(paths[0]), "y": np.load(paths[1])}
+            return {"x": read_array(paths[0]), "y": read_array(paths[1])}
         if suffixes == [".npy"]:
             raise BundleError(
                 f"{source} alone has no targets: give both files, --data {source},y.npy"
             )
         if suffixes == [".npz"]:
-            with np.load(paths[0]) as archive:
-                return {name: archive[name] for name in archive.files}
+            return read_archive(paths[0])
         if suffixes in ([".parquet"], [".pq"]):
             return _read_parquet(paths[0])
-    except (ValueError, OSError) as error:
-        if "Object arrays" in str(error):
+    except (CorruptFile, ValueError, OSError) as error:
+        if "Object arrays" in str(error) or "Python objects" in str(error):
             raise BundleError(
                 f"{source} holds Python objects, which are not read: save strings with "
                 "array.astype(str), and ragged lists in arrays of one shape"

@@ -21,7 +21,11 @@ def read_classes(option: str) -> list[str]:
         BundleError: fewer than two, or one of them twice.
     """
     path = Path(option)
-    text = path.read_text() if path.is_file() else option.replace(",", "\n")
+    try:
+        is_file = path.is_file()
+        text = path.read_text(encoding="utf-8") if is_file else option.replace(",", "\n")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"--classes {option}: not a text file in UTF-8: {error}") from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if len(names) < 2:
         raise BundleError(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from service.array_file import map_array
 from service.bundle.store import Bundle
 from service.errors import CorruptFile
 from service.maintenance.file_check import fault_in
@@ -67,13 +68,13 @@ def _check_memories(bundle: Bundle) -> SealedSegment:
     folder, shape = bundle.memories_path, bundle.manifest.memory_shape()
     segment = SealedSegment.open(folder, shape)
     vectors = GraphVectors(folder / "graph.hnsw", shape.dim, segment.rows)
-    sequences = np.load(folder / "sequences.npy", mmap_mode="r")
+    sequences = map_array(folder / "sequences.npy")
     rows = np.arange(segment.rows)
     if segment.rows != bundle.manifest.memories:
         raise CorruptFile(
             f"{folder} holds {segment.rows} memories, the manifest says {bundle.manifest.memories}"
         )
-    if not np.array_equal(fitted.row_of_sequence(sequences), rows):
+    if not np.array_equal(sequences, fitted.sequence_of(0) - rows):
         raise CorruptFile(f"{folder / 'sequences.npy'} does not number the memories in order")
     for start in range(0, segment.rows, 4096):
         some = rows[start : start + 4096]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from service.array_file import map_array, read_array
 from service.errors import CorruptFile
 from service.memory.graph_file import GraphVectors
 from service.memory.journal import SegmentEntry
@@ -149,8 +150,8 @@ class SegmentAudit:
         }
         self._vectors = GraphVectors(folder / "graph.hnsw", shape.dim, segment.rows)
         self._targets, self._weights = segment.targets, segment.weights
-        self._residuals: NDArray[Any] = np.load(folder / "residuals.npy", mmap_mode="r")
-        self._sequences: NDArray[np.int64] = np.load(folder / "sequences.npy")
+        self._residuals: NDArray[Any] = map_array(folder / "residuals.npy")
+        self._sequences: NDArray[np.int64] = read_array(folder / "sequences.npy")
         rising = bool((np.diff(self._sequences) > 0).all())
         if not rising or self._sequences[0] < entry.first or self._sequences[-1] > entry.last:
             raise CorruptFile(f"{folder / 'sequences.npy'} is not in order")

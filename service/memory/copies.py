@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from service.array_file import map_array
+
 __all__ = ["COPY_ARRAYS", "first_of_equals", "read_firsts", "write_copies"]
 
 COPY_ARRAYS = ("groups", "copies")
@@ -75,12 +77,13 @@ def read_firsts(folder: Path, rows: int) -> NDArray[np.int64]:
 
     Raises:
         ValueError: the files contradict each other.
+        CorruptFile: one is no array file.
         OSError: one cannot be read.
     """
     first = np.arange(rows)
     paths = [folder / f"{name}.npy" for name in COPY_ARRAYS]
     if any(path.exists() for path in paths):
-        groups, copies = (np.load(path, allow_pickle=False).astype(np.int64) for path in paths)
+        groups, copies = (map_array(path).astype(np.int64) for path in paths)
         sizes = np.diff(groups[:, 1], prepend=0)
         if sizes.sum() != len(copies) or (sizes < 0).any() or (copies >= rows).any():
             raise ValueError("its table of equal rows contradicts itself")

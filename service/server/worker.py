@@ -1,5 +1,6 @@
 """A worker: the process that a supervisor starts, with the descriptor of its pipe."""
 
+import logging
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ from multiprocessing.connection import Connection
 from types import FrameType
 
 from service.app import ResmemApp
+from service.errors import ResmemError
 from service.server.control import Control
 from service.server.heap import give_memory_back
 from service.server.http_server import HttpServer
@@ -17,6 +19,8 @@ from service.telemetry import logs
 from service.telemetry.cells import Board, Cells
 
 __all__ = ["WorkerServer", "main"]
+
+_log = logging.getLogger(__name__)
 
 
 class WorkerServer(HttpServer):
@@ -55,7 +59,11 @@ def main(descriptor: int) -> int:
     cells = Cells(board, assignment.worker)
     control = Control(connection, cells, others_answer=assignment.others_answer)
     give_memory_back()
-    app = ResmemApp(settings, control)
+    try:
+        app = ResmemApp(settings, control)
+    except (ResmemError, OSError) as error:
+        _log.error("the model cannot be served: %s", error)
+        return 2
     with socket.socket(fileno=assignment.listener) as listener:
         WorkerServer(app, control, settings.drain_s).run(sockets=[listener])
     return 0 if app.gate.failure is None else 2  # the log says why
