@@ -4,7 +4,7 @@ Python gives up its lock for every statement and then waits until whoever answer
 back, so a commit of 64 rows must not take 64 statements.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -28,13 +28,16 @@ def append(
     shape: MemoryShape,
     *,
     fitted_rows: int,
+    damaged: Container[int] = (),
 ) -> tuple[list[Written], SegmentRows | None]:
     """Writes all requests, in their order, inside a transaction.
+
+    A row whose sequence is in `damaged` is replaced by the same content too: it cannot be read.
 
     Returns what each of them changed, and the rows that are new, if there are any. A row that a
     later one of the same transaction replaces is not written at all.
     """
-    writing = _Writing(connection, requests, fitted_rows)
+    writing = _Writing(connection, requests, fitted_rows, damaged)
     rows = iter(columns(requests, shape))
     written = [writing.take(request, rows) for request in requests]
     bury(connection, writing.buried)
@@ -50,11 +53,16 @@ class _Writing:
     """One transaction's rows, sorted into what is new and what goes."""
 
     def __init__(
-        self, connection: apsw.Connection, requests: Sequence[Memories], fitted_rows: int
+        self,
+        connection: apsw.Connection,
+        requests: Sequence[Memories],
+        fitted_rows: int,
+        damaged: Container[int],
     ) -> None:
         self._connection = connection
         self._fitted_rows = fitted_rows
         self._stored = _stored(connection, requests)
+        self._damaged = damaged
         self._places: dict[str, int] = {}
         self.fresh: list[Columns | None] = []
         self.buried: list[int] = []
@@ -88,7 +96,7 @@ class _Writing:
             self.fresh[place] = None
             return True
         if old is not None:
-            if old[0] == content:
+            if old[0] == content and old[1] not in self._damaged:
                 return None
             self.buried.append(old[1])
             return True

@@ -79,6 +79,7 @@ class SqliteJournal:
     ) -> None:
         self._shape = shape
         self._fitted_rows = fitted_rows
+        self._damaged: set[int] = set()
         self._version: tuple[int, int] | None = None
         self._commits: int | None = None
         self._certain_until = 0.0
@@ -97,7 +98,11 @@ class SqliteJournal:
         with self._database.writing(wait_ms) as connection:
             with committed(connection):
                 written, fresh = append(
-                    connection, requests, self._shape, fitted_rows=self._fitted_rows
+                    connection,
+                    requests,
+                    self._shape,
+                    fitted_rows=self._fitted_rows,
+                    damaged=self._damaged,
                 )
             # Before the commit is counted: who sees the count finds these.
             self._latest = None if any(one.replaced for one in written) else fresh
@@ -203,6 +208,7 @@ class SqliteJournal:
                     sequences=partial(_living_between, connection),
                     skipped=skipped,
                 )
+                self._damaged.update(skipped)
                 # Only now: a reading that failed half-way must be repeated.
                 self._version, self._commits = version, commits
                 self._certain_until = time.monotonic() + _CERTAIN_S

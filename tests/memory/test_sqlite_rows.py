@@ -96,6 +96,11 @@ def test_a_damaged_memory_is_never_served(tmp_path: Path, caplog: pytest.LogCapt
     assert memory.statistics().unreadable_rows == 1
     assert [fault.reason for fault in memory.faults()] == ["rows_unreadable"]
     assert caplog.text.count("memory 4 (id 'é3')") == 1
+    # Taught again, word for word, it is there again: it was "unchanged" before, and left out.
+    again = memory.append(memories([3], ids=["é3"], source="s")).result(10)
+    assert (again.replaced, again.size) == (1, 21)
+    assert memory.correct(PIXELS[[3]], SoftKnn(k=1, sigma=10.0)).distances[0, 0] == 0
+    assert memory.faults() == []
     memory.close()
 
 
