@@ -24,12 +24,13 @@ class Upstream:
         self.port = port
         self.is_ready = asyncio.Event()
         self.idle: list[Connection] = []
+        self._opened: list[asyncio.StreamWriter] = []
 
     async def look(self) -> None:
         """Asks for readiness, on a connection of its own."""
         try:
             async with asyncio.timeout(2):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = await self._open()
                 try:
                     writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                     ready = (await reader.readline()).startswith(b"HTTP/1.1 200 ")
@@ -49,7 +50,20 @@ class Upstream:
             if not reader.at_eof() and not writer.is_closing():
                 return reader, writer
             writer.close()
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        return await self._open()
+
+    async def close(self) -> None:
+        """Closes all connections, and waits until they are."""
+        for writer in self._opened:
+            writer.close()
+        await asyncio.gather(
+            *(writer.wait_closed() for writer in self._opened), return_exceptions=True
+        )
+
+    async def _open(self) -> Connection:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._opened.append(writer)
+        return reader, writer
 
 
 class ReverseProxy:
@@ -75,8 +89,7 @@ class ReverseProxy:
         with suppress(asyncio.CancelledError):
             await self._looking
         for upstream in self.upstreams:
-            for _, writer in upstream.idle:
-                writer.close()
+            await upstream.close()
 
     async def post(self, path: str, body: bytes) -> None:
         """Forwards one request and notes how it went."""
