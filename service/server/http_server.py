@@ -12,7 +12,6 @@ import uvicorn
 
 from service.app import ResmemApp
 from service.resources import usable_memory_bytes
-from service.server.allocator import return_large_blocks
 from service.server.body_budget import BodyBudget, default_budget_bytes
 from service.server.connections import ConnectionLimits, Connections
 from service.server.descriptors import usable_connections
@@ -32,7 +31,6 @@ class HttpServer(uvicorn.Server):
     """Uvicorn, but it ends in steps that leave no request without an answer."""
 
     def __init__(self, app: ResmemApp, drain_s: float) -> None:
-        return_large_blocks()
         connections = _connections(app)
         config = uvicorn.Config(
             app.asgi,
