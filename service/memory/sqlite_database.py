@@ -430,9 +430,13 @@ def _left_ms(until: float) -> int:
 
 def _described(error: Exception) -> str:
     """The message of SQLite; for one of the operating system, which call it was of as well."""
+    message = str(error)
+    if isinstance(error, apsw.FullError) and "full" not in message:
+        # A backup's steps raise it with the message of a connection that knows of no error.
+        message = "database or disk is full"
     code = getattr(error, "extendedresult", 0)
     name = apsw.mapping_extended_result_codes.get(code)
-    return str(error) if name is None else f"{error} ({name})"
+    return message if name is None else f"{message} ({name})"
 
 
 def _connect(path: Path, busy_ms: int) -> apsw.Connection:

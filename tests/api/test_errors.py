@@ -282,7 +282,7 @@ def test_journal_unwritable(
 ) -> None:
     service = start(digits)
 
-    def full(*_: object) -> Future[list[Appended]]:
+    def full(*_: object, **__: object) -> Future[list[Appended]]:
         failed: Future[list[Appended]] = Future()
         failed.set_exception(JournalUnavailable(f"errno {errno.ENOSPC}: no space left"))
         return failed
@@ -298,7 +298,7 @@ def test_memory_queue_full(
 ) -> None:
     service = start(digits)
 
-    def full(*_: object) -> Future[list[Appended]]:
+    def full(*_: object, **__: object) -> Future[list[Appended]]:
         raise QueueFull("the disk does not keep up")
 
     monkeypatch.setattr(ResidualMemory, "append_all", full)
