@@ -10,7 +10,7 @@ KILLS ?= 300
 export VENV PYTHON
 
 # What an installed environment depends on: editing Python alone needs no new install.
-BUILD := pyproject.toml setup.py deploy/venv.sh $(wildcard service/*/native/*)
+BUILD := pyproject.toml setup.py deploy/venv.sh $(shell find service -path '*/native/*' -type f)
 
 BENCHMARKS := search mapped memorize
 
@@ -61,6 +61,6 @@ bench-servers: $(BIN)/.installed-bench ## Install the servers that benchmarks.sp
 
 .PHONY: clean
 clean: ## Remove what was built; state and model_store stay
-	@rm -rf $(VENV) $(VENV)-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/out
-	@rm -f service/*/*.so
+	@rm -rf $(VENV) $(VENV)-newest build dist service/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/out
+	@find service -name '*.so' -delete
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,8 +22,16 @@ def extension(name: str, main: str) -> Pybind11Extension:
 
 setup(
     ext_modules=[
-        extension("service.memory._kernel", "service/memory/native/module.cpp"),
-        extension("service.api._json_scan", "service/api/native/json_scan.cpp"),
-        extension("service.inference._nested_lists", "service/inference/native/nested_lists.cpp"),
+        extension(
+            "resmem_service.memory.search._kernel",
+            "service/resmem_service/memory/search/native/module.cpp",
+        ),
+        extension(
+            "resmem_service.api._json_scan", "service/resmem_service/api/native/json_scan.cpp"
+        ),
+        extension(
+            "resmem_service.inference._nested_lists",
+            "service/resmem_service/inference/native/nested_lists.cpp",
+        ),
     ]
 )

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from resmem_service.bundle.store import Bundle, ModelStore
+from resmem_service.fit.fit import FitSettings, fit
+from resmem_service.progress import Silent
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from service.bundle.fit import FitSettings, fit
-from service.bundle.progress import Silent
-from service.bundle.store import Bundle, ModelStore
 from tests.onnx_mlp import save_mlp
 
 pytest_plugins = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 _MODULES = (
     *("queue", "random", "json", "logging", "socket"),
-    *("numpy", "uvicorn", "orjson", "tempfile"),
+    *("numpy", "uvicorn", "orjson", "tempfile", "service"),
 )
 _TRAP = """
 import os
@@ -17,7 +17,7 @@ raise ImportError("a module of the current folder was imported")
 def fill_with_traps(folder: Path, *, package: bool = True) -> None:
     """Every other one a package; whatever is imported leaves `NAME.sprung` beside it."""
     folder.mkdir(exist_ok=True)
-    names = (*_MODULES, "service") if package else _MODULES
+    names = (*_MODULES, "resmem_service") if package else _MODULES
     for number, name in enumerate(names):
         if number % 2:
             (folder / f"{name}.py").write_text(_TRAP.format(name=name))

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from resmem_service.app import ResmemApp, create_app
+from resmem_service.durable import sha256_of
+from resmem_service.errors import BundleError, CorruptFile
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.settings import Settings, load
 
-from service.app import ResmemApp, create_app
-from service.durable import sha256_of
-from service.errors import BundleError, CorruptFile
-from service.memory.memory import ResidualMemory
-from service.settings import Settings, load
-from tests.bundle.states import teach
 from tests.conftest import FittedModel, TwoVersions
+from tests.migrate.states import teach
 
 
 def settings(model: FittedModel, folder: Path) -> Settings:
@@ -153,7 +153,7 @@ def test_a_memory_that_does_not_fit_is_mentioned_at_the_start(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("service.app.usable_memory_bytes", lambda: limit)
+    monkeypatch.setattr("resmem_service.app.usable_memory_bytes", lambda: limit)
     app = ResmemApp(settings(digits, tmp_path))
 
     async def scraped() -> list[str]:

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from service.array_file import map_array, read_archive, read_array
-from service.errors import CorruptFile
+from resmem_service.array_file import map_array, read_archive, read_array
+from resmem_service.errors import CorruptFile
 
 ARRAY = np.arange(60, dtype=np.float32).reshape(6, 10)
 

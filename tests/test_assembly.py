@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from resmem_service.memory.segments.lock import try_lease
+from resmem_service.settings import load
 
-from service.memory.lease import try_lease
-from service.settings import load
 from tests.api.local_service import LocalService
 from tests.conftest import FittedModel
 

@@ -7,27 +7,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import resmem_service
+from resmem_service.child_command import module_command, without_current_folder
 
-import service
-from service.child_command import module_command, without_current_folder
 from tests.hostile_folder import fill_with_traps
 
-ROOT = Path(service.__file__).parents[1]
+ROOT = Path(resmem_service.__file__).parents[1]
 REPORT = """
 import json, sys
-import queue, random, service
-json.dump([service.__file__, queue.__file__, __name__, sys.argv[1:], sys.path], sys.stdout)
+import queue, random, resmem_service
+json.dump([resmem_service.__file__, queue.__file__, __name__, sys.argv[1:], sys.path], sys.stdout)
 """
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """Another package with the same file, which tells what was loaded for it."""
-    folder = tmp_path / "elsewhere/service"
+    folder = tmp_path / "elsewhere/resmem_service"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
     (folder / "report.py").write_text(REPORT)
-    source = Path(service.__file__).with_name("child_command.py")
+    source = Path(resmem_service.__file__).with_name("child_command.py")
     (folder / "child_command.py").write_text(source.read_text())
     return folder
 
@@ -39,7 +39,7 @@ def test_the_package_is_the_one_around_the_file(package: Path, tmp_path: Path) -
     for root in ("", str(package.parent)):
         command = [sys.executable, "-P", str(package / "child_command.py"), root]
         done = subprocess.run(
-            [*command, "service.report", "a", "b"], cwd=here, capture_output=True, check=True
+            [*command, "resmem_service.report", "a", "b"], cwd=here, capture_output=True, check=True
         )
         file, queue, name, arguments, path = json.loads(done.stdout)
         assert file == str(package / "__init__.py")
@@ -55,14 +55,16 @@ def test_the_package_is_the_one_around_the_file(package: Path, tmp_path: Path) -
 
 def test_the_command_runs_a_module_of_this_package(tmp_path: Path) -> None:
     fill_with_traps(tmp_path)
-    command = module_command("service", "--version")
+    command = module_command("resmem_service", "--version")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == f"resmem {service.__version__}\n"
+    assert done.stdout == f"resmem {resmem_service.__version__}\n"
     assert not done.stderr
 
 
 def test_isolation_is_handed_on() -> None:
-    code = "from service.child_command import module_command; print(*module_command('m')[1:-3])"
+    code = (
+        "from resmem_service.child_command import module_command; print(*module_command('m')[1:-3])"
+    )
     for flags, expected in ((["-I"], "-I"), (["-E", "-s"], "-P -E -s"), ([], "-P")):
         done = subprocess.run(
             [sys.executable, *flags, "-c", code],
@@ -107,14 +109,14 @@ def test_a_folder_that_was_removed_is_no_error(
 
 
 def test_the_module_form_takes_nothing_from_the_folder_but_the_package(tmp_path: Path) -> None:
-    """`python -m service` looks for `service` there first, and for nothing else."""
+    """`python -m resmem_service` looks for `resmem_service` there first, and for nothing else."""
     fill_with_traps(tmp_path, package=False)
     done = subprocess.run(
-        [sys.executable, "-m", "service", "--version"],
+        [sys.executable, "-m", "resmem_service", "--version"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout == f"resmem {service.__version__}\n", done.stderr
+    assert done.stdout == f"resmem {resmem_service.__version__}\n", done.stderr
     assert not list(tmp_path.glob("*.sprung"))

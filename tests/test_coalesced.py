@@ -2,9 +2,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-
-from service.coalesced import Coalesced
-from service.errors import QueueFull
+from resmem_service.coalesced import Coalesced
+from resmem_service.errors import QueueFull
 
 
 class Work:

@@ -2,8 +2,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-
-from service import durable
+from resmem_service import durable
 
 
 def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """What of a client's text comes back."""
 
 import pytest
-
-from service.excerpt import excerpt, shortened
+from resmem_service.excerpt import excerpt, shortened
 
 
 @pytest.mark.parametrize(

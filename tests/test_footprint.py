@@ -1,6 +1,5 @@
 import pytest
-
-from service.footprint import Footprint
+from resmem_service.footprint import Footprint
 
 _GIB = 2**30
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import service
+import resmem_service
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,18 +33,20 @@ def python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_runtime_sends_nothing_home_unless_the_user_says_so() -> None:
-    ask = "import os, service.inference.base_model; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    ask = (
+        "import os, resmem_service.inference.base_model; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
     assert python(ask).stdout.strip() == "1"
     assert python(ask, ORT_DISABLE_TELEMETRY="0").stdout.strip() == "0"
 
 
 def test_the_package_itself_changes_nothing_and_needs_nothing() -> None:
     ask = (
-        "import os, sys; before = dict(os.environ), set(sys.modules); import service; "
+        "import os, sys; before = dict(os.environ), set(sys.modules); import resmem_service; "
         "assert dict(os.environ) == before[0]; "
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before[1]})"
     )
-    assert python(ask).stdout.split() == ["service"]
+    assert python(ask).stdout.split() == ["resmem_service"]
 
 
 def test_extras(project: dict[str, Any]) -> None:
@@ -69,7 +70,7 @@ def test_python_versions(project: dict[str, Any]) -> None:
 
 
 def test_version_stands_in_one_piece(project: dict[str, Any]) -> None:
-    assert service.__version__ == project["version"]
+    assert resmem_service.__version__ == project["version"]
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"
     released = [heading for heading in headings if heading != "Unreleased"]
@@ -117,16 +118,17 @@ def _copy_of_the_source(folder: Path) -> Path:
 
 @pytest.mark.timeout(400)
 def test_wheel_has_the_kernel_the_types_and_every_module(wheel: list[str]) -> None:
-    assert "service/py.typed" in wheel
-    for module in ("memory/_kernel", "inference/_nested_lists"):
-        assert f"service/{module}.pyi" in wheel
-        assert [name for name in wheel if re.fullmatch(rf"service/{module}\..+\.so", name)]
-    modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "service").rglob("*.py")}
+    assert "resmem_service/py.typed" in wheel
+    for module in ("memory/search/_kernel", "inference/_nested_lists", "api/_json_scan"):
+        assert f"resmem_service/{module}.pyi" in wheel
+        assert [name for name in wheel if re.fullmatch(rf"resmem_service/{module}\..+\.so", name)]
+    source = ROOT / "service"
+    modules = {file.relative_to(source).as_posix() for file in source.rglob("*.py")}
     assert modules <= set(wheel)
 
 
 @pytest.mark.timeout(400)
 def test_wheel_has_nothing_else(wheel: list[str]) -> None:
     tops = {name.split("/")[0] for name in wheel}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"service"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"resmem_service"}
     assert not [name for name in wheel if name.endswith((".onnx", ".npy", ".hnsw"))]

@@ -1,8 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from service.printable import printable
+from resmem_service.printable import printable
 
 
 @pytest.mark.parametrize(

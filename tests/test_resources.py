@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from service import resources
-from service.resources import usable_cpus, usable_memory_bytes
+from resmem_service import resources
+from resmem_service.resources import usable_cpus, usable_memory_bytes
 
 _GIB = 2**30
 
@@ -178,7 +177,7 @@ def test_the_cpus_that_may_be_used_are_those_of_the_process(
 
 def test_the_limit_of_this_very_process_is_read() -> None:
     script = (
-        "import resource; from service.resources import usable_memory_bytes as usable\n"
+        "import resource; from resmem_service.resources import usable_memory_bytes as usable\n"
         f"assert usable() > {_GIB}\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({_GIB}, {_GIB}))\n"
         f"assert usable() == {_GIB}\n"

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-
-from service.errors import InvalidSettings
-from service.inference.base_model import Provider
-from service.inference.batcher import Limits
-from service.memory.options import MemoryOptions
-from service.memory.retention import Retention
-from service.settings import Settings, add_flags, from_args, load, markdown_table
+from resmem_service.errors import InvalidSettings
+from resmem_service.inference.base_model import Provider
+from resmem_service.inference.batcher import Limits
+from resmem_service.memory.journal.retention import Retention
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.settings import Settings, add_flags, from_args, load, markdown_table
 
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
 

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from service.bundle.store import Bundle, ModelStore
-from service.inference.base_model import BaseModel
-from service.inference.predictor import Predictor
-from service.inference.residuals import base_prediction
-from service.inference.rows import Rows
-from service.memory.memory import ResidualMemory
+from resmem_service.bundle.store import Bundle, ModelStore
+from resmem_service.inference.base_model import BaseModel
+from resmem_service.inference.predictor import Predictor
+from resmem_service.inference.residuals import base_prediction
+from resmem_service.inference.rows import Rows
+from resmem_service.memory.memory import ResidualMemory
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "fashion"

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from service.child_command import module_command
+from resmem_service.child_command import module_command
 
 __all__ = ["fit"]
 
@@ -35,5 +34,5 @@ def fit(
     command = ["fit", "--model", str(base), "--data", str(data)]
     command += ["--store", str(store), "--name", name, *options]
     print("resmem", *command, flush=True)
-    subprocess.run(module_command("service", *command), check=True)
+    subprocess.run(module_command("resmem_service", *command), check=True)
     data.unlink()

@@ -17,19 +17,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from resmem_service.bundle.store import Bundle, ModelStore
+from resmem_service.durable import sha256_of
+from resmem_service.inference.base_model import BaseModel
+from resmem_service.inference.residuals import base_prediction
+from resmem_service.inference.rows import Rows
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.rows import MemoryShape
+from resmem_service.memory.search.codec import ResidualCodec
 
 from benchmarks import brown, fashion_cnn, fashion_mnist, window_mlp
 from benchmarks.quality.fit_command import fit
 from benchmarks.quality.intervals import Interval, paired_accuracy, wilson
 from benchmarks.quality.measurement import OUT
-from service.bundle.store import Bundle, ModelStore
-from service.durable import sha256_of
-from service.inference.base_model import BaseModel
-from service.inference.residuals import base_prediction
-from service.inference.rows import Rows
-from service.memory.codec import ResidualCodec
-from service.memory.memory import ResidualMemory
-from service.memory.segment_rows import MemoryShape
 
 _WORK = OUT / "residual_codecs"
 _PAGE = Path(__file__).parents[2] / "docs" / "residuals.md"

@@ -14,8 +14,7 @@ from typing import Any, Self
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-
-from service.child_command import module_command
+from resmem_service.child_command import module_command
 
 __all__ = ["Answers", "Server"]
 
@@ -79,7 +78,7 @@ class Server:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                module_command("service", "serve"),
+                module_command("resmem_service", "serve"),
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -20,19 +20,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from resmem_service.bundle.store import Bundle, ModelStore
+from resmem_service.inference.base_model import BaseModel
+from resmem_service.inference.residuals import base_prediction
+from resmem_service.inference.rows import Rows
+from resmem_service.load.generator import carry_out
+from resmem_service.load.load import Load
+from resmem_service.load.process_tree import ProcessTree
+from resmem_service.load.target import Target
+from resmem_service.memory.memory import ResidualMemory
 
 from benchmarks.quality.server import Server
 from benchmarks.speed.digit_models import ensure_models
 from benchmarks.speed.digits import digits
-from service.bundle.store import Bundle, ModelStore
-from service.inference.base_model import BaseModel
-from service.inference.residuals import base_prediction
-from service.inference.rows import Rows
-from service.load.generator import carry_out
-from service.load.load import Load
-from service.load.process_tree import ProcessTree
-from service.load.target import Target
-from service.memory.memory import ResidualMemory
 
 _OUT = Path("benchmarks/out")
 _SAMPLE = Path("tests/data/fashion_mnist_test_500.npz")

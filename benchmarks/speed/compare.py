@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import orjson
+from resmem_service.resources import usable_cpus
 
 from benchmarks.speed.contender import Contender, Floats, RunningServer
 from benchmarks.speed.contenders import contenders
@@ -30,7 +31,6 @@ from benchmarks.speed.digit_models import DigitModels, ensure_models
 from benchmarks.speed.digits import digits
 from benchmarks.speed.environments import versions
 from benchmarks.speed.load import Load, Outcome, start
-from service.resources import usable_cpus
 
 _OUT = Path("benchmarks/out")
 _CONNECTIONS = (1, 64)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from resmem_service.child_command import module_command
+
 from benchmarks.speed.contender import Contender, RunningServer, free_port
 from benchmarks.speed.digit_models import DigitModels
 from benchmarks.speed.environments import ensure
 from benchmarks.speed.servers.model import BATCH, MODEL
-from service.child_command import module_command
 
 __all__ = ["BASE", "MEMORY", "contenders", "resmem_contenders"]
 
@@ -94,7 +95,7 @@ def _resmem(name: str, title: str, model: str, models: DigitModels) -> Contender
 
     def command(port: int) -> list[str]:
         shutil.rmtree(state, ignore_errors=True)
-        return module_command("service", "serve", "--port", str(port))
+        return module_command("resmem_service", "serve", "--port", str(port))
 
     environment = {
         "RESMEM_STORE": str(models.store),

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from resmem_service.bundle.store import Bundle, ModelStore
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from benchmarks.quality.fit_command import fit
 from benchmarks.speed.digits import digits, save_network
-from service.bundle.store import Bundle, ModelStore
 
 __all__ = ["DigitModels", "ensure_models"]
 
@@ -118,12 +118,12 @@ def _breadth(bundle: Bundle) -> tuple[int, float]:
 
 
 def _measure(path: Path) -> tuple[int, float]:
-    from service.inference.base_model import BaseModel
-    from service.inference.rows import Rows
-    from service.memory.graph_file import GraphVectors
-    from service.memory.memory import ResidualMemory
-    from service.memory.options import MemoryOptions
-    from service.memory.soft_knn import SoftKnn
+    from resmem_service.inference.base_model import BaseModel
+    from resmem_service.inference.rows import Rows
+    from resmem_service.memory.memory import ResidualMemory
+    from resmem_service.memory.options import MemoryOptions
+    from resmem_service.memory.search.soft_knn import SoftKnn
+    from resmem_service.memory.segments.graph_file import GraphVectors
 
     bundle = Bundle.open(path)
     manifest = bundle.manifest

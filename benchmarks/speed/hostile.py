@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from resmem_service.child_command import module_command
 
 from benchmarks.speed.digits import fit_digits
 from benchmarks.speed.hostile_shapes import SHAPES, prepare
 from benchmarks.speed.load import Load, Outcome, start
 from benchmarks.speed.memorize import memorize_bodies, predict_bodies
 from benchmarks.speed.memory_limit import MemoryLimit, tree_memory_mb
-from service.child_command import module_command
 
 __all__ = ["Report", "measure"]
 
@@ -99,7 +99,7 @@ def _serving(
     log = work / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            limit.command(module_command("service", "serve")),
+            limit.command(module_command("resmem_service", "serve")),
             env=inherited | settings,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from resmem_service.load.process_tree import ProcessTree
+
 from benchmarks.speed.contender import Contender, RunningServer
 from benchmarks.speed.contenders import MEMORY, resmem_contenders
 from benchmarks.speed.digit_models import ensure_models
 from benchmarks.speed.digits import digits
-from service.load.process_tree import ProcessTree
 
 _OUT = Path("benchmarks/out")
 _POLL_S = 0.005

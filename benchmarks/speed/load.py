@@ -1,6 +1,6 @@
 """Load on a running server from a process of its own, so that what starts it can do other things.
 
-The load itself is that of `resmem bench`: `service.load` says how it is measured.
+The load itself is that of `resmem bench`: `resmem_service.load` says how it is measured.
 """
 
 import json
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from service.load import load as service_load
-from service.load.generator import carry_out
-from service.load.result import Outcome as Requests
-from service.load.result import Result
-from service.load.target import Target
+from resmem_service.load import load as service_load
+from resmem_service.load.generator import carry_out
+from resmem_service.load.result import Outcome as Requests
+from resmem_service.load.result import Result
+from resmem_service.load.target import Target
 
 __all__ = ["Load", "Outcome", "Running", "start"]
 

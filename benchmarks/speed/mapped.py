@@ -20,13 +20,13 @@ from pathlib import Path
 import hnswlib
 import numpy as np
 from numpy.typing import NDArray
+from resmem_service.memory.rows import MemoryShape, SegmentRows
+from resmem_service.memory.search import _kernel
+from resmem_service.memory.segments.build import build_segment
+from resmem_service.memory.segments.graph_settings import GraphSettings
+from resmem_service.memory.segments.sealed_segment import SealedSegment
 
 from benchmarks import fashion_mnist
-from service.memory import _kernel
-from service.memory.build import build_segment
-from service.memory.graph_settings import GraphSettings
-from service.memory.sealed import SealedSegment
-from service.memory.segment_rows import MemoryShape, SegmentRows
 
 DIM, WIDTH = 128, 10
 SHAPE = MemoryShape(DIM, WIDTH, "classification")

@@ -25,21 +25,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from resmem_service.bundle.manifest import EmbeddingSpec, Manifest, Parameters
+from resmem_service.bundle.store import ModelStore
+from resmem_service.durable import sha256_of
+from resmem_service.inference.tensor_spec import TensorSpec
+from resmem_service.memory.journal.journal import Memories
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.search.soft_knn import SoftKnn
+from resmem_service.memory.segments.graph_file import GraphVectors
+from resmem_service.memory.segments.sealed_segment import SealedSegment
 
 from benchmarks import fashion_mnist
 from benchmarks.quality.server import Server
 from benchmarks.speed.load import Load, start
 from benchmarks.speed.mapped import DIM, SHAPE, WIDTH, axes_of, ensure_segment
-from service.bundle.manifest import EmbeddingSpec, Manifest, Parameters
-from service.bundle.store import ModelStore
-from service.durable import sha256_of
-from service.inference.tensor_spec import TensorSpec
-from service.memory.graph_file import GraphVectors
-from service.memory.journal import Memories
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.sealed import SealedSegment
-from service.memory.soft_knn import SoftKnn
 
 _OUT = Path("benchmarks/out/million")
 _RULE = SoftKnn(k=50, sigma=1.0, ef=128)

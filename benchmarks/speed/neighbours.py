@@ -25,14 +25,14 @@ import hnswlib
 import numpy as np
 import usearch.index
 from numpy.typing import NDArray
+from resmem_service.memory.rows import MemoryShape, SegmentRows
+from resmem_service.memory.search import _kernel
+from resmem_service.memory.segments.build import build_segment
+from resmem_service.memory.segments.graph_settings import GraphSettings
+from resmem_service.memory.segments.sealed_segment import SealedSegment
 
 from benchmarks import fashion_mnist
 from benchmarks.speed.mapped import DIM, WIDTH, axes_of, ensure_segment, million_rows
-from service.memory import _kernel
-from service.memory.build import build_segment
-from service.memory.graph_settings import GraphSettings
-from service.memory.sealed import SealedSegment
-from service.memory.segment_rows import MemoryShape, SegmentRows
 
 _OUT: Final = Path("benchmarks/out")
 _K: Final = 50

@@ -26,12 +26,12 @@ from typing import Any, Final, Self
 from urllib.parse import unquote
 
 import psutil
+from resmem_service.api.inference_protocol.datatypes import datatype_of
+from resmem_service.app import ResmemApp
+from resmem_service.settings import Settings, load
 
 from benchmarks.speed.contender import Contender, RunningServer
 from benchmarks.speed.refused_requests import Model, Refused, catalogue, zipped
-from service.api.inference_protocol.datatypes import datatype_of
-from service.app import ResmemApp
-from service.settings import Settings, load
 
 __all__ = ["App", "Cost", "expandable", "main", "model_of"]
 
@@ -225,7 +225,7 @@ def resident(requests: Sequence[Refused], count: int, size: int) -> None:
             "resmem",
             "ResMem",
             lambda port: [
-                *(sys.executable, "-P", "-m", "service", "serve", "--port", str(port)),
+                *(sys.executable, "-P", "-m", "resmem_service", "serve", "--port", str(port)),
                 *("--state-dir", state),
             ],
         )

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from service.api.surface import ROUTES
+from resmem_service.api.routes import ROUTES
 
 __all__ = ["Model", "Refused", "catalogue", "zipped"]
 

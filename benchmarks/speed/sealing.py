@@ -17,18 +17,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from resmem_service.memory.journal.journal import Memories
+from resmem_service.memory.journal.sqlite.journal import SqliteJournal
+from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.rows import MemoryShape
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.policy import next_segment
+from resmem_service.memory.segments.segment_builder import SegmentBuilder
+from resmem_service.memory.segments.segment_set import Tiers
 
 from benchmarks.speed.digits import digits
-from service.memory.journal import Memories
-from service.memory.lease import try_lease
-from service.memory.observer import Unobserved
-from service.memory.options import MemoryOptions
-from service.memory.segment_builder import SegmentBuilder
-from service.memory.segment_policy import next_segment
-from service.memory.segment_rows import MemoryShape
-from service.memory.sqlite_journal import SqliteJournal
-from service.memory.state_folders import StateFolders
-from service.memory.tiers import Tiers
 
 _OUT = Path("benchmarks/out/sealing")
 _SHAPE = MemoryShape(dim=64, width=10, task="classification")

@@ -18,14 +18,14 @@ from pathlib import Path
 import hnswlib
 import numpy as np
 from numpy.typing import NDArray
+from resmem_service.bundle.store import Bundle, ModelStore
+from resmem_service.inference.base_model import BaseModel
+from resmem_service.inference.rows import Rows
+from resmem_service.memory.search import _kernel
+from resmem_service.memory.search.soft_knn import SoftKnn
+from resmem_service.memory.segments.sealed_segment import SealedSegment
 
 from benchmarks import fashion_mnist
-from service.bundle.store import Bundle, ModelStore
-from service.inference.base_model import BaseModel
-from service.inference.rows import Rows
-from service.memory import _kernel
-from service.memory.sealed import SealedSegment
-from service.memory.soft_knn import SoftKnn
 
 _OUT = Path("benchmarks/out")
 _BATCHES = (1, 16, 256)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from resmem_service.settings import load
 
-from service.settings import load
 from tests.api.local_service import LocalService
 from tests.conftest import FittedModel
 

@@ -7,9 +7,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-
-from service.app import ResmemApp
-from service.settings import Settings
+from resmem_service.app import ResmemApp
+from resmem_service.settings import Settings
 
 T = TypeVar("T")
 

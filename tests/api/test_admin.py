@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from resmem_service import app
+from resmem_service.bundle.store import ModelStore
+from resmem_service.inference.predictor import Predictor
+from resmem_service.settings import load
 
-from service import app
-from service.bundle.store import ModelStore
-from service.inference.predictor import Predictor
-from service.settings import load
 from tests.api.conftest import Start
 from tests.api.local_service import LocalService
 from tests.conftest import FittedModel, TwoVersions

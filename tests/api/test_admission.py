@@ -1,7 +1,6 @@
 import pytest
-
-from service.api.admission import Admission
-from service.errors import QueueFull
+from resmem_service.api.admission import Admission
+from resmem_service.errors import QueueFull
 
 
 class Queue:

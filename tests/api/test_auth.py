@@ -1,10 +1,10 @@
 """Keys and scopes, apart from the app and on its routes."""
 
 import pytest
+from resmem_service.api.auth import KeyRing, Scope
+from resmem_service.api.routes import ROUTES, Route
+from resmem_service.errors import Forbidden, Unauthorized
 
-from service.api.auth import KeyRing, Scope
-from service.api.surface import ROUTES, Route
-from service.errors import Forbidden, Unauthorized
 from tests.api.conftest import Start
 from tests.api.test_errors import error
 from tests.conftest import FittedModel

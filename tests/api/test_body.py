@@ -5,10 +5,9 @@ import gzip
 from collections.abc import Sequence
 
 import pytest
+from resmem_service.api.body import Disconnected, decode_object, quoted, read_body
+from resmem_service.errors import BodyTooLarge
 from starlette.types import Message
-
-from service.api.body import Disconnected, decode_object, quoted, read_body
-from service.errors import BodyTooLarge
 
 KNOWN = quoted("inputs", "ids")
 

@@ -9,10 +9,9 @@ import pytest
 from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
+from resmem_service.api.content_coding import CODINGS, compress, expand, wished_coding
+from resmem_service.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
 from typing_extensions import Buffer
-
-from service.api.content_coding import CODINGS, compress, expand, wished_coding
-from service.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
 
 TEXT = b"the quick brown fox jumps over the lazy dog. " * 5000
 """225 kB: more than is done where it is."""

@@ -1,8 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from service.api.cursor import cursor_of, sequence_in
+from resmem_service.api.cursor import cursor_of, sequence_in
 
 SEQUENCES = st.integers(-(2**63), 2**63 - 1)
 

@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 from numpy.typing import NDArray
+from resmem_service.errors import JournalUnavailable, QueueFull
+from resmem_service.inference.base_model import BaseModel, BaseOutput
+from resmem_service.inference.rows import Rows
+from resmem_service.memory.journal.journal import Appended
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.records import Records
 
-from service.errors import JournalUnavailable, QueueFull
-from service.inference.base_model import BaseModel, BaseOutput
-from service.inference.rows import Rows
-from service.memory.journal import Appended
-from service.memory.memory import ResidualMemory
-from service.memory.records import Records
 from tests.api.conftest import Start
 from tests.api.local_service import LocalService
 from tests.conftest import FittedModel

@@ -6,12 +6,11 @@ from typing import Any, cast
 
 import orjson
 import pytest
-
-from service.api.card import ModelCard
-from service.api.json_budget import JsonBudget, check_json_size
-from service.api.limits import RequestLimits
-from service.errors import InvalidInput, TooManyRows
-from service.inference.tensor_spec import TensorSpec
+from resmem_service.api.json_budget import JsonBudget, check_json_size
+from resmem_service.api.limits import RequestLimits
+from resmem_service.api.model_metadata import ModelCard
+from resmem_service.errors import InvalidInput, TooManyRows
+from resmem_service.inference.tensor_spec import TensorSpec
 
 LIMITS = RequestLimits(max_body_bytes=2**24, max_request_rows=1000)
 IMAGE = TensorSpec("image", "float32", (8, 8))

@@ -8,8 +8,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from service.api._json_scan import excess, too_deep, top_level_keys, without_not_finite
+from resmem_service.api._json_scan import excess, too_deep, top_level_keys, without_not_finite
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

@@ -2,8 +2,7 @@ import asyncio
 import threading
 
 import pytest
-
-from service.api.large_bodies import LargeBodies
+from resmem_service.api.large_bodies import LargeBodies
 
 
 def test_others_are_answered_while_a_large_body_is_decoded() -> None:

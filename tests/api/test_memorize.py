@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from resmem_service.api.limits import RequestLimits
+from resmem_service.api.memorize import MemorizeRequest
+from resmem_service.errors import InvalidInput
 
-from service.api.limits import RequestLimits
-from service.api.memorize import MemorizeRequest
-from service.errors import InvalidInput
 from tests.api.conftest import Start
 from tests.api.local_service import LocalService
 from tests.api.test_predict import card, predict

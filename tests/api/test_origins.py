@@ -1,11 +1,11 @@
 """Web pages of strangers, and what a body may be said to be."""
 
 import pytest
+from resmem_service.api.origins import Origins, check_media_type
+from resmem_service.api.routes import ROUTES
+from resmem_service.errors import ForeignOrigin, InvalidSettings, UnsupportedMediaType
+from resmem_service.settings import load
 
-from service.api.origins import Origins, check_media_type
-from service.api.surface import ROUTES
-from service.errors import ForeignOrigin, InvalidSettings, UnsupportedMediaType
-from service.settings import load
 from tests.api.conftest import Start
 from tests.api.local_service import LocalService
 from tests.api.test_errors import ROW, error

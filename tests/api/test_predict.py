@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from resmem_service.api.limits import RequestLimits
+from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.predict import PredictRequest
+from resmem_service.errors import InvalidInput, TooManyRows
+from resmem_service.inference.tensor_spec import TensorSpec
 
-from service.api.card import ModelCard
-from service.api.limits import RequestLimits
-from service.api.predict import PredictRequest
-from service.errors import InvalidInput, TooManyRows
-from service.inference.tensor_spec import TensorSpec
 from tests.api.conftest import Start
 from tests.api.local_service import LocalService
 from tests.conftest import FittedModel

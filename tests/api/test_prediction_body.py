@@ -6,10 +6,10 @@ import numpy as np
 import orjson
 import pytest
 from numpy.typing import NDArray
+from resmem_service.api.prediction_body import FIELDS, Selection, encode_predictions
+from resmem_service.inference.predictions import Predictions
+from resmem_service.memory.search.soft_knn import Correction
 
-from service.api.prediction_body import FIELDS, Selection, encode_predictions
-from service.inference.predictions import Predictions
-from service.memory.soft_knn import Correction
 from tests.api.test_predict import card
 
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from service.api.ranking import best_class, best_classes
+from resmem_service.api.ranking import best_class, best_classes
 
 
 @pytest.mark.parametrize("rows", [1, 5000])

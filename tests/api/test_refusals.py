@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from resmem_service.api.routes import ROUTES, template_of
+from resmem_service.settings import load
 
 from benchmarks.speed.refusals import App, expandable, model_of
 from benchmarks.speed.refused_requests import Refused, catalogue
-from service.api.surface import ROUTES, template_of
-from service.settings import load
 from tests.conftest import FittedModel
 
 LARGE = int(os.environ.get("RESMEM_TEST_REFUSED_BYTES", 2**20))

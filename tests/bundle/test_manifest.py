@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from resmem_service.bundle.manifest import Manifest, Parameters
+from resmem_service.memory.search.soft_knn import SoftKnn
 
-from service.bundle.manifest import Manifest, Parameters
-from service.memory.soft_knn import SoftKnn
 from tests.conftest import FittedModel
 
 

@@ -2,11 +2,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from resmem_service.bundle.predecessor import Predecessor, find_predecessor, warn_of_predecessor
+from resmem_service.errors import CorruptFile
 
-from service.bundle.predecessor import Predecessor, find_predecessor, warn_of_predecessor
-from service.errors import CorruptFile
-from tests.bundle.states import opened, teach
 from tests.conftest import TwoVersions
+from tests.migrate.states import opened, teach
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from resmem_service.bundle.store import Bundle, Draft, ModelStore
+from resmem_service.errors import BundleError, CorruptFile
 
-from service.bundle.store import Bundle, Draft, ModelStore
-from service.errors import BundleError, CorruptFile
 from tests.conftest import FittedModel
 
 
@@ -204,7 +204,7 @@ def test_serving_reads_bundles_without_the_extra_fit(digits: FittedModel) -> Non
         "import sys\n"
         "for name in ('onnx', 'pyarrow', 'tqdm', 'sklearn'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from service.bundle.store import ModelStore\n"
+        "from resmem_service.bundle.store import ModelStore\n"
         f"ModelStore(Path({str(digits.store)!r})).resolve(None).verify()\n"
     )
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.cli import main
 
-from service.cli import main
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 
@@ -134,7 +134,7 @@ def test_numbers_that_will_not_do(
 def test_without_the_extra(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.bundle.extra.installed", lambda _: False)
+    monkeypatch.setattr("resmem_service.extra.installed", lambda _: False)
     assert "pip install 'resmem-service[bench]'" in refused(capsys)
     assert "matplotlib" in refused(capsys)
 
@@ -146,7 +146,7 @@ def test_a_server_that_is_killed(digits: FittedModel, tmp_path: Path, data: str)
         timer = threading.Timer(1.0, running.kill)
         timer.start()
         done = subprocess.run(
-            [sys.executable, "-m", "service", *command, "--data", data, "--warmup", "0"],
+            [sys.executable, "-m", "resmem_service", *command, "--data", data, "--warmup", "0"],
             cwd=tmp_path,
             capture_output=True,
             text=True,

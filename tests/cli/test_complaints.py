@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from resmem_service.cli.complaints import described, likely_log_format
 
-from service.cli.complaints import described, likely_log_format
 from tests.conftest import FittedModel
 from tests.maintenance.examples import teach
 
-RESMEM = [sys.executable, "-m", "service"]
+RESMEM = [sys.executable, "-m", "resmem_service"]
 
 
 def resmem(
@@ -116,9 +116,9 @@ def test_warnings_of_settings_are_objects_where_the_log_is(tmp_path: Path) -> No
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_a_fault_of_ours_is_a_traceback_in_the_form_of_the_log(form: str) -> None:
     code = (
-        "import sys\nimport service.cli.use\n"
-        "service.cli.use.run = lambda *_: 1 / 0\n"
-        "from service.cli import main\nsys.exit(main())"
+        "import sys\nimport resmem_service.cli.use\n"
+        "resmem_service.cli.use.run = lambda *_: 1 / 0\n"
+        "from resmem_service.cli import main\nsys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "use", "x/1", "--log-format", form],

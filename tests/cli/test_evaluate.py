@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.cli import main
 
-from service.cli import main
 from tests.conftest import FittedModel
 
 

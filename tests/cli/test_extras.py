@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.cli import _COMMANDS
 
-from service.cli import _COMMANDS
 from tests.conftest import FittedModel
 from tests.maintenance.examples import teach
 
@@ -23,7 +23,7 @@ class Hidden:
         if name.partition('.')[0] in {HIDDEN}:
             raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
 sys.meta_path.insert(0, Hidden)
-from service.cli import main
+from resmem_service.cli import main
 sys.exit(main())
 """
 
@@ -93,9 +93,9 @@ def test_what_needs_an_extra_names_it_in_one_line(digits: FittedModel, tmp_path:
 def test_the_list_of_commands_is_written_without_importing_them() -> None:
     """What costs CPU time at each `resmem --help`: pydantic, numpy, the commands themselves."""
     code = (
-        "import sys\nfrom service.cli import main\n"
+        "import sys\nfrom resmem_service.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'pydantic', 'numpy', 'orjson', 'asyncio', 'service.settings'}\n"
+        "heavy = {'pydantic', 'numpy', 'orjson', 'asyncio', 'resmem_service.settings'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -112,4 +112,6 @@ def test_help_costs_a_few_times_what_python_itself_does() -> None:
             spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         return min(spent)
 
-    assert seconds("-m", "service", "--help") < 6 * seconds("-c", "import argparse, json, re")
+    assert seconds("-m", "resmem_service", "--help") < 6 * seconds(
+        "-c", "import argparse, json, re"
+    )

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.bundle.store import ModelStore
+from resmem_service.cli import main
 
-from service.bundle.store import ModelStore
-from service.cli import main
-from tests.bundle.models import digits, digits_head
+from tests.fit.models import digits, digits_head
 
 X, Y = digits()
 
@@ -69,7 +69,7 @@ def test_without_the_extra_its_command_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("service.bundle.extra.installed", lambda _: False)
+    monkeypatch.setattr("resmem_service.extra.installed", lambda _: False)
     assert main(arguments) == 2
     assert "pip install 'resmem-service[fit]'" in capsys.readouterr().err
 

@@ -4,9 +4,8 @@ import subprocess
 import sys
 
 import pytest
-
-from service import __version__
-from service.cli import main
+from resmem_service import __version__
+from resmem_service.cli import main
 
 
 def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +42,10 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
 
 def test_as_a_module() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "service", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "resmem_service", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == f"resmem {__version__}\n"
 
@@ -51,7 +53,7 @@ def test_as_a_module() -> None:
 def test_the_commands_that_serve_need_no_extra() -> None:
     """What only `fit` needs is imported by `fit` alone."""
     code = (
-        "import sys, service.cli; "
+        "import sys, resmem_service.cli; "
         "extra = {'onnx', 'pyarrow', 'tqdm', 'sklearn', 'matplotlib', 'psutil'}; "
         "found = extra & set(sys.modules); "
         "sys.exit(str(found) if found else 0)"

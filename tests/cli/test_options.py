@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from resmem_service.cli import _COMMANDS, main
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.settings import Settings
 
-from service.cli import _COMMANDS, main
-from service.memory.options import MemoryOptions
-from service.settings import Settings
 from tests.conftest import FittedModel, TwoVersions
 from tests.maintenance.examples import teach
 
@@ -47,7 +47,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def declared(command: str) -> list[str]:
     module, declare, _ = _COMMANDS[command]
     parser = ArgumentParser()
-    getattr(import_module(f"service.cli.{module}"), declare)(parser)
+    getattr(import_module(f"resmem_service.cli.{module}"), declare)(parser)
     return sorted(parser.get_default("declared_settings"))
 
 
@@ -57,7 +57,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def run(command: str, *flags: str) -> Settings:
         module, declare, _ = _COMMANDS[command]
-        loaded = import_module(f"service.cli.{module}")
+        loaded = import_module(f"resmem_service.cli.{module}")
         original: Callable[[ArgumentParser], None] = getattr(loaded, declare)
         seen: list[Settings] = []
 
@@ -193,7 +193,7 @@ def test_the_memory_is_kept_as_the_settings_say(
         seen.append(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.memory.memory.ResidualMemory.open", spy)
+    monkeypatch.setattr("resmem_service.memory.memory.ResidualMemory.open", spy)
     (tmp_path / "resmem.toml").write_text(
         f'store = "{digits.store}"\ngrowing_bytes = 70000\nmax_segment_rows = 7\nbusy_ms = 3\n'
         "capacity_rows = 30\n"
@@ -213,7 +213,7 @@ def test_rebase_keeps_the_memory_as_the_settings_say(
         seen.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.bundle.rebase.rebase", spy)
+    monkeypatch.setattr("resmem_service.migrate.rebase.rebase", spy)
     flags = ["--store", str(digits_twice.store), "--growing-bytes", "70000", "--threads", "1"]
     assert main(["rebase", *flags, "--model", "digits/2", "--from", "1"]) == 130
     assert seen["options"].growing_bytes == 70_000
@@ -239,7 +239,7 @@ def test_bench_finds_the_server_of_the_settings(
         asked.append(url)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.load.target.Target.parse", spy)
+    monkeypatch.setattr("resmem_service.load.target.Target.parse", spy)
     assert main(["bench", "--config", "resmem.toml"]) == 130
     assert main(["bench", "--config", "resmem.toml", "--url", "http://there:2"]) == 130
     assert asked == [f"http://{url}", "http://there:2"]

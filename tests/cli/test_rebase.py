@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from resmem_service.cli import main
 
-from service.cli import main
-from tests.bundle.states import opened, stored, teach
 from tests.conftest import TwoVersions
+from tests.migrate.states import opened, stored, teach
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_control_c_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.bundle.embedder.Embedder.embed", interrupted)
+    monkeypatch.setattr("resmem_service.migrate.embedder.Embedder.embed", interrupted)
     assert main(["rebase", *options]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
     monkeypatch.undo()

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from resmem_service.cli import main
 
-from service.cli import main
 from tests.conftest import FittedModel
 
 
@@ -96,7 +96,7 @@ def served(store: Path, folder: Path, *flags: str) -> "subprocess.CompletedProce
     """`resmem serve` as a process that is expected to end by itself."""
     paths = ["--store", str(store), "--state-dir", str(folder / "state"), "--port", "0"]
     return subprocess.run(
-        [sys.executable, "-m", "service", "serve", *paths, *flags],
+        [sys.executable, "-m", "resmem_service", "serve", *paths, *flags],
         capture_output=True,
         text=True,
         timeout=60,

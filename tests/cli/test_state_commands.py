@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from resmem_service.cli import main
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.cli import main
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.maintenance.examples import flip, teach
 from tests.memory.examples import execute

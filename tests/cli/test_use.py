@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from resmem_service.bundle.store import ModelStore
+from resmem_service.cli import main
 
-from service.bundle.store import ModelStore
-from service.cli import main
 from tests.conftest import TwoVersions
 
 

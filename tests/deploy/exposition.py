@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
-
-from service.telemetry.metrics import Metrics
+from resmem_service.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True)

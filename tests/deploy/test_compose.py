@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-
-from service.server.http_stop import STOP_GRACE_S
-from service.settings import Settings
+from resmem_service.server.http_stop import STOP_GRACE_S
+from resmem_service.settings import Settings
 
 
 @pytest.fixture

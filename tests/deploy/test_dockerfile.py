@@ -7,8 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-from service.settings import Settings
+from resmem_service.settings import Settings
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class Checkout:
         installer.chmod(0o755)
         for name in ("pyproject.toml", "setup.py"):
             (folder / name).touch()
-        kernel = folder / "service/memory/native/kernel.cpp"
+        kernel = folder / "service/resmem_service/memory/search/native/kernel.cpp"
         kernel.parent.mkdir(parents=True)
         kernel.touch()
         self.kernel = kernel
@@ -83,7 +83,9 @@ def test_the_long_run_tells_the_tests_how_often_to_kill(checkout: Checkout) -> N
     assert checkout.make("kills", "KILLS=7")[-1].endswith("kills=7")
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "setup.py", "service/memory/native/kernel.cpp"])
+@pytest.mark.parametrize(
+    "name", ["pyproject.toml", "setup.py", "service/resmem_service/memory/search/native/kernel.cpp"]
+)
 def test_changed_build_is_installed_again(checkout: Checkout, name: str) -> None:
     checkout.make("serve")
     for stamp in checkout.folder.glob(".venv/bin/.installed-*"):

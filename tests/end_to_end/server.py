@@ -29,7 +29,7 @@ class Server:
         environment: Mapping[str, str] | None = None,
         *,
         workers: int = 1,
-        command: Sequence[str] = (sys.executable, "-m", "service"),
+        command: Sequence[str] = (sys.executable, "-m", "resmem_service"),
     ) -> None:
         self.workers = workers
         clean = {key: value for key, value in os.environ.items() if not key.startswith("RESMEM_")}

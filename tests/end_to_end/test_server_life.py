@@ -21,7 +21,7 @@ import time
 
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "service.assembly":
+        if name == "resmem_service.assembly":
             import onnxruntime
 
             class Session(onnxruntime.InferenceSession):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 from threading import Event
 from typing import Final, Protocol
 
-from service.memory import fitted
+from resmem_service.memory import fitted
+
 from tests.faults.history import Lesson, Line, State, States, is_nameless, nameless_source
 
 _SOURCES: Final = 4

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from resmem_service.errors import CorruptFile
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.search.soft_knn import SoftKnn
+from resmem_service.memory.segments.sealed_segment import ARRAYS
+from resmem_service.memory.segments.sketches import SKETCH_ARRAYS
 
-from service.errors import CorruptFile
-from service.memory.memory import ResidualMemory
-from service.memory.sealed import ARRAYS
-from service.memory.sketches import SKETCH_ARRAYS
-from service.memory.soft_knn import SoftKnn
 from tests.faults.damage import copy_of, flip
 from tests.memory.examples import PIXELS, SHAPE
 

@@ -7,9 +7,9 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+from resmem_service.memory.journal.journal import Memories
+from resmem_service.memory.rows import MemoryShape
 
-from service.memory.journal import Memories
-from service.memory.segment_rows import MemoryShape
 from tests.faults.history import Lesson, State, is_nameless
 
 SHAPE: Final = MemoryShape(dim=64, width=10, task="classification")

@@ -13,11 +13,11 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+from resmem_service.memory.journal.journal import Memories
+from resmem_service.memory.journal.retention import Retention
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
 
-from service.memory.journal import Memories
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.retention import Retention
 from tests.faults.digits import SHAPE
 from tests.faults.worker import end_with_parent
 

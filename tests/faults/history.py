@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from threading import Lock
 from typing import Final, Literal, Self
 
-from service.memory import fitted
+from resmem_service.memory import fitted
 
 State = tuple[int, str]
 """Version and source of a memory; the version is its weight."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from threading import Event, Thread
 
 import apsw
+from resmem_service.errors import JournalUnavailable
+from resmem_service.memory.journal.sqlite.journal import SqliteJournal
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.errors import JournalUnavailable
-from service.memory.memory import ResidualMemory
-from service.memory.sqlite_journal import SqliteJournal
-from service.memory.state_folders import StateFolders
 from tests.memory.examples import SHAPE, SMALL, memories
 
 __all__ = ["FORGOTTEN"]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from resmem_service.bundle.store import ModelStore
+from resmem_service.memory import fitted
 
-from service.bundle.store import ModelStore
-from service.memory import fitted
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 from tests.faults.digits import FITTED_ROWS, Digits

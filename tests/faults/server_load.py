@@ -91,7 +91,7 @@ class ServerLoad:
     def _compact(self) -> None:
         while not self._over.wait(_BETWEEN_COMPACTIONS_S):
             self.compaction = process = subprocess.Popen(
-                [sys.executable, "-m", "service", "compact", *self._options],
+                [sys.executable, "-m", "resmem_service", "compact", *self._options],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from resmem_service.memory.journal.sqlite.journal import SqliteJournal
+from resmem_service.memory.journal.sqlite.log_check import damage_in
+from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.memory.memory import ResidualMemory
-from service.memory.sqlite_journal import SqliteJournal
-from service.memory.sqlite_snapshot import open_snapshot
-from service.memory.state_folders import StateFolders
-from service.memory.write_ahead_log import damage_in
 from tests.faults.journal_worker import FORGOTTEN
 from tests.memory.examples import SHAPE
 

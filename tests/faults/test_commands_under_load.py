@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from resmem_service.cli import main
 
-from service.cli import main
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 from tests.faults.client import state_of

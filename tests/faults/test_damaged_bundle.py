@@ -15,7 +15,7 @@ from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 from tests.faults.damage import flip
 from tests.faults.place import searched_whole
-from tests.memory.test_sealing import wait_until
+from tests.memory.segments.test_sealer import wait_until
 
 BUNDLE = ["manifest.json", "base.onnx", "memories/graph.hnsw", "memories/weights.npy"]
 ROW = [0.0] * 64
@@ -28,7 +28,7 @@ def store(digits: FittedModel, tmp_path: Path) -> Path:
 
 def refusal(store: Path, state: Path) -> str:
     """What a server that starts on it says before it ends."""
-    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "resmem_service", "serve", "--port", "0"]
     places = ["--store", str(store), "--state-dir", str(state)]
     ended = subprocess.run(
         [*command, *places], capture_output=True, text=True, timeout=60, check=False
@@ -232,7 +232,7 @@ def ask(server: Server, rows: NDArray[np.float32]) -> dict[str, Any]:
 
 def resmem(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
+        [sys.executable, "-m", "resmem_service", *arguments],
         capture_output=True,
         text=True,
         timeout=60,

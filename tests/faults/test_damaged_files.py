@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.errors import CorruptFile, JournalUnavailable
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.search.soft_knn import Correction, SoftKnn
+from resmem_service.memory.segments.sealed_segment import ARRAYS
+from resmem_service.memory.segments.sketches import SKETCH_ARRAYS
 
-from service.errors import CorruptFile, JournalUnavailable
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.sealed import ARRAYS
-from service.memory.sketches import SKETCH_ARRAYS
-from service.memory.soft_knn import Correction, SoftKnn
 from tests.faults.damage import flip
 from tests.memory.examples import PIXELS, SHAPE, SMALL, fitted_folder, memories
-from tests.memory.test_sealing import wait_until
+from tests.memory.segments.test_sealer import wait_until
 
 QUERIES = PIXELS[::10]
 RULE = SoftKnn(k=10, sigma=10.0, ef=400)

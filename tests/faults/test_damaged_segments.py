@@ -14,19 +14,19 @@ from time import process_time
 
 import numpy as np
 import pytest
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.rows import MemoryShape
+from resmem_service.memory.search.soft_knn import SoftKnn
+from resmem_service.memory.segments.build_process import BuildResult
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.memory.segments.policy import SegmentPlan
+from resmem_service.memory.segments.sealed_segment import SealedSegment
+from resmem_service.memory.segments.segment_builder import SegmentBuilder
 
-from service.memory.build_process import BuildResult
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.sealed import SealedSegment
-from service.memory.segment_builder import SegmentBuilder
-from service.memory.segment_policy import SegmentPlan
-from service.memory.segment_rows import MemoryShape
-from service.memory.soft_knn import SoftKnn
-from service.memory.state_folders import StateFolders
 from tests.faults.damage import flip
 from tests.memory.examples import PIXELS, RESIDUALS, SHAPE, SMALL, memories
-from tests.memory.test_sealing import wait_until
+from tests.memory.segments.test_sealer import wait_until
 
 RULE = SoftKnn(k=1, sigma=10.0, ef=400)
 QUIET = MemoryOptions(growing_bytes=1, maintain=False)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from resmem_service.memory.journal.retention import Retention
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
 
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.retention import Retention
 from tests.faults.digits import SHAPE
-from tests.memory.test_sealing import wait_until
+from tests.memory.segments.test_sealer import wait_until
 
 LIVES: Final = 3
 LONGEST_LIFE_S: Final = 1.0

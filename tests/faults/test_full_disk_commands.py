@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from resmem_service.cli import main
 
-from service.cli import main
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 from tests.faults.test_unwritable_state import fill, tmpfs

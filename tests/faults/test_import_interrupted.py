@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.cli import main
+from resmem_service.errors import JournalUnavailable
+from resmem_service.memory.journal.sqlite.eviction import count_memories
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.cli import main
-from service.errors import JournalUnavailable
-from service.memory.sqlite_upkeep import count_memories
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 
@@ -51,7 +51,14 @@ def exported(digits: FittedModel, states: Path, to: Path) -> dict[str, dict[str,
 
 def kill_at(rows: int, digits: FittedModel, states: Path, lines: Path) -> None:
     """Imports until there are so many memories."""
-    command = [sys.executable, "-m", "service", "import", *options(digits, states), str(lines)]
+    command = [
+        sys.executable,
+        "-m",
+        "resmem_service",
+        "import",
+        *options(digits, states),
+        str(lines),
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while imported(states) < rows:
             assert process.poll() is None, "it has ended before it could be killed"

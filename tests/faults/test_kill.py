@@ -20,14 +20,14 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from resmem_service.memory import fitted as names
+from resmem_service.memory.journal.journal import Memories, StoredMemory
+from resmem_service.memory.journal.sqlite.journal import SqliteJournal
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.search.soft_knn import SoftKnn
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.memory import fitted as names
-from service.memory.journal import Memories, StoredMemory
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.soft_knn import SoftKnn
-from service.memory.sqlite_journal import SqliteJournal
-from service.memory.state_folders import StateFolders
 from tests.faults.client import state_of
 from tests.faults.digits import FITTED_ROWS, SHAPE, Digits
 from tests.faults.history import History, Kind, Line, States

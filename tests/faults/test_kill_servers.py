@@ -19,9 +19,9 @@ from typing import Final, Literal, get_args
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from resmem_service.cli import main
+from resmem_service.memory import fitted
 
-from service.cli import main
-from service.memory import fitted
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 from tests.faults.digits import FITTED_ROWS
@@ -36,8 +36,8 @@ KILLS = int(os.environ.get("RESMEM_KILLS", "5"))
 SEED = int(os.environ.get("RESMEM_SEED", "1"))
 LONGEST_LIFE_S = 1.2
 PATIENCE_S = 60
-WORKER: Final = "service.server.worker"
-BUILDER: Final = "service.memory.build_process"
+WORKER: Final = "resmem_service.server.worker"
+BUILDER: Final = "resmem_service.memory.segments.build_process"
 
 Victim = Literal["worker", "builder", "everyone", "supervisor", "compaction", "told twice"]
 ENDS_ALL: Final = ("everyone", "supervisor", "told twice")

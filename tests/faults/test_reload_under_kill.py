@@ -100,7 +100,7 @@ def test_one_version_or_the_other(
                 version, before = "21"[turn % 2], service.served()
                 asked = pool.submit(service.reload, version, before, hang_up=turn % 4 == 1)
                 time.sleep(chance.uniform(0, LONGEST_S))
-                worker = chance.choice(running(server.process.pid, "service.server.worker"))
+                worker = chance.choice(running(server.process.pid, "resmem_service.server.worker"))
                 os.kill(worker, signal.SIGKILL)
                 possible = asked.result()
                 server.wait_for("all workers ready")

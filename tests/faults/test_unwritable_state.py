@@ -14,14 +14,14 @@ from typing import Any
 import apsw
 import httpx
 import pytest
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.memory.memory import ResidualMemory
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 from tests.faults.process_tree import descendants
 from tests.memory.examples import PIXELS, RULE, SHAPE, SMALL, memories
-from tests.memory.test_sealing import wait_until
+from tests.memory.segments.test_sealer import wait_until
 
 ROOT = os.geteuid() == 0
 

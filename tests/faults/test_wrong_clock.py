@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from resmem_service.memory.journal.retention import Retention
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
 
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.retention import Retention
 from tests.faults.digits import SHAPE
 from tests.memory.examples import memories
-from tests.memory.test_sealing import wait_until
+from tests.memory.segments.test_sealer import wait_until
 
 HOUR_MS = 3_600_000
 AN_HOUR = MemoryOptions(retention=Retention(max_age_s=3600))

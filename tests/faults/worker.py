@@ -13,10 +13,11 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
-from service.errors import JournalUnavailable, QueueFull
-from service.memory.memory import ResidualMemory
-from service.memory.observer import Unobserved
-from service.memory.options import MemoryOptions
+from resmem_service.errors import JournalUnavailable, QueueFull
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.options import MemoryOptions
+
 from tests.faults.client import Client, Gone, Refused, share, state_of
 from tests.faults.digits import FITTED_ROWS, SHAPE, Digits
 from tests.faults.history import Lesson, Line, States

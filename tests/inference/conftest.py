@@ -9,10 +9,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from resmem_service.inference.tensor_spec import TensorSpec
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
-
-from service.inference.tensor_spec import TensorSpec
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from asyncio import Semaphore, get_running_loop
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from service.inference.batch_queue import Part
+from resmem_service.inference.batch_queue import Part
 
 PATIENCE_S = 30.0
 """Only a broken batcher ever waits this long."""

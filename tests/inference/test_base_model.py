@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from resmem_service.errors import BundleError, InvalidInput, NotReady, ProviderUnavailable
+from resmem_service.inference import base_model
+from resmem_service.inference.base_model import BaseModel, BaseOutput
+from resmem_service.inference.rows import Rows
+from resmem_service.inference.tensor_spec import TensorSpec
 
-from service.errors import BundleError, InvalidInput, NotReady, ProviderUnavailable
-from service.inference import base_model
-from service.inference.base_model import BaseModel, BaseOutput
-from service.inference.rows import Rows
-from service.inference.tensor_spec import TensorSpec
 from tests.inference.conftest import LOOKUP_SPECS, ROOTS_SPECS, Digits
 
 has_gpu = "CUDAExecutionProvider" in ort.get_available_providers()

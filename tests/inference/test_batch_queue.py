@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resmem_service.inference.batch_queue import BatchQueue, Request
 
-from service.inference.batch_queue import BatchQueue, Request
 from tests.inference.items import Answers, Items
 
 Queue = BatchQueue[Items, Answers]

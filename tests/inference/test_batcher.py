@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resmem_service.errors import InvalidInput, NotReady, QueueFull, TooManyRows
+from resmem_service.inference.batcher import Batcher, Limits, RunBatch
 
-from service.errors import InvalidInput, NotReady, QueueFull, TooManyRows
-from service.inference.batcher import Batcher, Limits, RunBatch
 from tests.inference.items import (
     PATIENCE_S,
     Answers,

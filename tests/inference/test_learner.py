@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from resmem_service.errors import InvalidInput, JournalLocked, JournalUnavailable, QueueFull
+from resmem_service.inference.learner import Examples, Learner
+from resmem_service.inference.observer import OnlineScores, Unobserved
+from resmem_service.inference.predictions import Predictions
+from resmem_service.inference.residuals import Task
+from resmem_service.inference.rows import Rows
+from resmem_service.memory.journal.journal import Appended, Memories
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.rows import MemoryShape
+from resmem_service.memory.search.codec import ResidualCodec
+from resmem_service.memory.search.soft_knn import Correction
 
-from service.errors import InvalidInput, JournalLocked, JournalUnavailable, QueueFull
-from service.inference.learner import Examples, Learner
-from service.inference.observer import OnlineScores, Unobserved
-from service.inference.predictions import Predictions
-from service.inference.residuals import Task
-from service.inference.rows import Rows
-from service.memory.codec import ResidualCodec
-from service.memory.journal import Appended, Memories
-from service.memory.memory import ResidualMemory
-from service.memory.segment_rows import MemoryShape
-from service.memory.soft_knn import Correction
 from tests.memory.examples import LABELS, PIXELS
 
 

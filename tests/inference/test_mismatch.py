@@ -2,8 +2,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-
-from service.inference.mismatch import explain
+from resmem_service.inference.mismatch import explain
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from service.errors import InvalidInput
-from service.inference._nested_lists import first_misfit, float32_array
-from service.inference.tensor_spec import TensorSpec
+from resmem_service.errors import InvalidInput
+from resmem_service.inference._nested_lists import first_misfit, float32_array
+from resmem_service.inference.tensor_spec import TensorSpec
 
 NUMBERS = st.one_of(
     st.floats(width=64), st.integers(-(10**400), 10**400), st.integers(-5, 5), st.floats(-9, 9)

@@ -1,6 +1,5 @@
 import numpy as np
-
-from service.inference.observer import InferenceObserver, OnlineScores, Unobserved
+from resmem_service.inference.observer import InferenceObserver, OnlineScores, Unobserved
 
 
 def test_nobody_watches_without_harm() -> None:

@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from service.inference.online_scores import LEAST_PROBABILITY, online_scores
+from resmem_service.inference.online_scores import LEAST_PROBABILITY, online_scores
 
 
 def matrix(*rows: list[float]) -> NDArray[np.float32]:

@@ -3,9 +3,8 @@ from dataclasses import fields
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
-from service.inference.predictions import Predictions
-from service.memory.soft_knn import Correction
+from resmem_service.inference.predictions import Predictions
+from resmem_service.memory.search.soft_knn import Correction
 
 
 def of(first: int, n: int) -> Predictions:

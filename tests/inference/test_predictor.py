@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from resmem_service.errors import InvalidInput, JournalUnavailable, NotReady
+from resmem_service.inference.base_model import BaseModel
+from resmem_service.inference.batcher import Limits
+from resmem_service.inference.observer import OnlineScores, Stage
+from resmem_service.inference.predictor import Predictor, _not_finite
+from resmem_service.inference.residuals import Task
+from resmem_service.inference.rows import Rows
+from resmem_service.memory.journal.journal import Memories
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.rows import MemoryShape
+from resmem_service.memory.search.soft_knn import SoftKnn
 
-from service.errors import InvalidInput, JournalUnavailable, NotReady
-from service.inference.base_model import BaseModel
-from service.inference.batcher import Limits
-from service.inference.observer import OnlineScores, Stage
-from service.inference.predictor import Predictor, _not_finite
-from service.inference.residuals import Task
-from service.inference.rows import Rows
-from service.memory.journal import Memories
-from service.memory.memory import ResidualMemory
-from service.memory.segment_rows import MemoryShape
-from service.memory.soft_knn import SoftKnn
 from tests.inference.conftest import LOOKUP_SPECS, ROOTS_SPECS, Digits
 from tests.inference.items import PATIENCE_S
 

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-
-from service.errors import InvalidInput
-from service.inference.residuals import base_prediction, residuals
+from resmem_service.errors import InvalidInput
+from resmem_service.inference.residuals import base_prediction, residuals
 
 LIMIT = float(np.finfo(np.float32).max)
 

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-from service.errors import CorruptFile, InvalidInput
-from service.inference.rows import Rows
-from service.inference.tensor_spec import TensorSpec
+from resmem_service.errors import CorruptFile, InvalidInput
+from resmem_service.inference.rows import Rows
+from resmem_service.inference.tensor_spec import TensorSpec
 
 ONE = [TensorSpec("x", "float32", (2,))]
 TWO = [TensorSpec("x", "float32", (2,)), TensorSpec("day", "int64", ())]

@@ -1,6 +1,5 @@
 import pytest
-
-from service.inference.scoring_budget import ScoringBudget
+from resmem_service.inference.scoring_budget import ScoringBudget
 
 
 class Clock:

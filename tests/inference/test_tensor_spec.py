@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
-
-from service.errors import InvalidInput
-from service.inference.tensor_spec import TensorSpec
+from resmem_service.errors import InvalidInput
+from resmem_service.inference.tensor_spec import TensorSpec
 
 DTYPES = ["bool", "int8", "int64", "uint8", "uint64", "float16", "float32", "float64"]
 PAIR = TensorSpec("x", "float32", (2,))

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.errors import LoadFailed
+from resmem_service.inference.rows import Rows
+from resmem_service.inference.tensor_spec import TensorSpec
+from resmem_service.load.bodies import bodies_of, random_rows, read_body
 
-from service.errors import LoadFailed
-from service.inference.rows import Rows
-from service.inference.tensor_spec import TensorSpec
-from service.load.bodies import bodies_of, random_rows, read_body
 from tests.conftest import FittedModel
 
 ROOT = Path(__file__).parents[2]

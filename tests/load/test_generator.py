@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from resmem_service.errors import LoadFailed
+from resmem_service.load.generator import carry_out
+from resmem_service.load.load import Load
+from resmem_service.load.result import OVERDUE, TIMED_OUT, Result
 
-from service.errors import LoadFailed
-from service.load.generator import carry_out
-from service.load.load import Load
-from service.load.result import OVERDUE, TIMED_OUT, Result
 from tests.load.scripted_server import (
     CHUNKED,
     FULL,

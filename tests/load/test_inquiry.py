@@ -1,8 +1,8 @@
 import pytest
+from resmem_service.errors import LoadFailed
+from resmem_service.load.inquiry import Inquiry
+from resmem_service.load.target import Target
 
-from service.errors import LoadFailed
-from service.load.inquiry import Inquiry
-from service.load.target import Target
 from tests.load.scripted_server import HANG_UP, OK, ScriptedServer, always
 
 

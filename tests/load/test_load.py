@@ -1,9 +1,8 @@
 from typing import Any
 
 import pytest
-
-from service.load.load import Load
-from service.load.target import Target
+from resmem_service.load.load import Load
+from resmem_service.load.target import Target
 
 
 @pytest.mark.parametrize(

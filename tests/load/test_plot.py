@@ -4,10 +4,9 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-
-from service.errors import LoadFailed
-from service.load.plot import draw
-from service.load.result import Outcome, Result
+from resmem_service.errors import LoadFailed
+from resmem_service.load.plot import draw
+from resmem_service.load.result import Outcome, Result
 
 DUE = np.linspace(0, 4, 500)
 RESULT = Result(

@@ -5,9 +5,8 @@ import sys
 
 import psutil
 import pytest
-
-from service.load.process_tree import ProcessTree, TreeUnknown
-from service.load.target import Target
+from resmem_service.load.process_tree import ProcessTree, TreeUnknown
+from resmem_service.load.target import Target
 
 BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
 

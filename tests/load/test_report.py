@@ -1,11 +1,10 @@
 from dataclasses import replace
 
 import numpy as np
-
-from service.load.load import Load
-from service.load.report import render
-from service.load.result import Outcome, Result
-from service.load.target import Target
+from resmem_service.load.load import Load
+from resmem_service.load.report import render
+from resmem_service.load.result import Outcome, Result
+from resmem_service.load.target import Target
 
 LOAD = Load(Target("127.0.0.1", 8080), [b"x"], 16, 2.0, 0.5)
 ANSWERS = Outcome(np.linspace(0, 2, 100), np.linspace(0.001, 0.1, 100), np.zeros(100))

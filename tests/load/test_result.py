@@ -3,8 +3,7 @@ from math import isnan
 
 import numpy as np
 import pytest
-
-from service.load.result import Outcome, Result
+from resmem_service.load.result import Outcome, Result
 
 
 def outcome(*latency_ms: float) -> Outcome:

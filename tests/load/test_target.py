@@ -1,7 +1,6 @@
 import pytest
-
-from service.errors import LoadFailed
-from service.load.target import Target
+from resmem_service.errors import LoadFailed
+from resmem_service.load.target import Target
 
 
 @pytest.mark.parametrize(

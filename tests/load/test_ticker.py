@@ -3,8 +3,7 @@ import sys
 
 import pytest
 import uvloop
-
-from service.load.ticker import Ticker
+from resmem_service.load.ticker import Ticker
 
 
 def ticks(seconds: float, count: int) -> int:

@@ -3,9 +3,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from resmem_service.bundle.store import Bundle
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.bundle.store import Bundle
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.maintenance.examples import Taught, teach
 

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from resmem_service.bundle.store import Bundle
+from resmem_service.inference.base_model import BaseModel
+from resmem_service.inference.residuals import base_prediction, residuals
+from resmem_service.inference.rows import Rows
+from resmem_service.memory.journal.journal import Memories, SegmentEntry
+from resmem_service.memory.journal.sqlite.journal import SqliteJournal
+from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.memory.segments.graph_settings import GraphSettings
+from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.policy import SegmentPlan
+from resmem_service.memory.segments.segment_builder import SegmentBuilder
 
-from service.bundle.store import Bundle
-from service.inference.base_model import BaseModel
-from service.inference.residuals import base_prediction, residuals
-from service.inference.rows import Rows
-from service.memory.graph_settings import GraphSettings
-from service.memory.journal import Memories, SegmentEntry
-from service.memory.lease import try_lease
-from service.memory.observer import Unobserved
-from service.memory.segment_builder import SegmentBuilder
-from service.memory.segment_policy import SegmentPlan
-from service.memory.sqlite_journal import SqliteJournal
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 
 SEGMENTS = ((1, 60), (61, 110))

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from resmem_service.maintenance.export import export_memories
+from resmem_service.maintenance.importer import import_memories
+from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.search.soft_knn import Correction, SoftKnn
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.memory.segments.graph_file import GraphVectors
+from resmem_service.progress import Silent
 
-from service.bundle.progress import Silent
-from service.maintenance.export import export_memories
-from service.maintenance.importer import import_memories
-from service.memory.graph_file import GraphVectors
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.soft_knn import Correction, SoftKnn
-from service.memory.sqlite_snapshot import open_snapshot
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.maintenance.examples import digit_memories
 

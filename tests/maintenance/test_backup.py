@@ -8,17 +8,17 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from resmem_service.errors import BundleError, CorruptFile, JournalUnavailable
+from resmem_service.maintenance.backup import BackedUp, back_up
+from resmem_service.maintenance.backup_check import check_backup
+from resmem_service.maintenance.backup_manifest import BackupManifest
+from resmem_service.maintenance.restore import restore
+from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.progress import Silent
 
-from service.bundle.progress import Silent
-from service.errors import BundleError, CorruptFile, JournalUnavailable
-from service.maintenance.backup import BackedUp, back_up
-from service.maintenance.backup_check import check_backup
-from service.maintenance.backup_manifest import BackupManifest
-from service.maintenance.restore import restore
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.sqlite_snapshot import open_snapshot
-from service.memory.state_folders import StateFolders
 from tests.maintenance.examples import Taught, digit_memories, flip, listing
 from tests.memory.examples import execute
 
@@ -104,9 +104,9 @@ def test_a_backup_that_is_killed_leaves_no_backup(taught: Taught, tmp_path: Path
     target = tmp_path / "saved"
     code = (
         "import os, signal\n"
-        "from service.memory.sqlite_snapshot import JournalSnapshot\n"
+        "from resmem_service.memory.journal.sqlite.snapshot import JournalSnapshot\n"
         "JournalSnapshot.copy = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from service.cli import main\n"
+        "from resmem_service.cli import main\n"
         f"main(['backup', '--to', {str(target)!r}, *{taught.options()!r}])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
@@ -131,7 +131,7 @@ def test_two_backups_to_one_folder_do_not_meet(
         refused.append(str(error.value))
         raise OSError("stop here")
 
-    monkeypatch.setattr("service.memory.sqlite_snapshot.JournalSnapshot.copy", meet)
+    monkeypatch.setattr("resmem_service.memory.journal.sqlite.snapshot.JournalSnapshot.copy", meet)
     with pytest.raises(BundleError, match="stop here"):
         saved(taught, tmp_path / "saved")
     assert len(refused) == 1

@@ -2,12 +2,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from resmem_service.errors import CorruptFile
+from resmem_service.maintenance.inspection import inspect
+from resmem_service.maintenance.inspection_table import render
+from resmem_service.memory.journal.sqlite.snapshot import SourceRows
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.errors import CorruptFile
-from service.maintenance.inspection import inspect
-from service.maintenance.inspection_table import render
-from service.memory.sqlite_snapshot import SourceRows
-from service.memory.state_folders import StateFolders
 from tests.maintenance.examples import Taught, digit_memories, listing
 
 

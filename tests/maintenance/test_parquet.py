@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.bundle.manifest import Manifest
+from resmem_service.inference.rows import Rows
+from resmem_service.inference.tensor_spec import TensorSpec
+from resmem_service.maintenance.parquet import ParquetReader, ParquetWriter
+from resmem_service.maintenance.portable import PortableFormat
+from resmem_service.memory.journal.journal import MemoryRecord, StoredMemory
 
-from service.bundle.manifest import Manifest
-from service.inference.rows import Rows
-from service.inference.tensor_spec import TensorSpec
-from service.maintenance.parquet import ParquetReader, ParquetWriter
-from service.maintenance.portable import PortableFormat
-from service.memory.journal import MemoryRecord, StoredMemory
 from tests.conftest import FittedModel
 
 SPECS = {

@@ -9,19 +9,19 @@ import hnswlib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from resmem_service.maintenance.repair import repair
+from resmem_service.maintenance.verification import verify_state
+from resmem_service.memory.journal.journal import SegmentEntry
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.memory.segments.graph_file import GraphVectors
+from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.policy import SegmentPlan
+from resmem_service.memory.segments.segment_builder import SegmentBuilder
+from resmem_service.progress import Silent
 
-from service.bundle.progress import Silent
-from service.maintenance.repair import repair
-from service.maintenance.verification import verify_state
-from service.memory.graph_file import GraphVectors
-from service.memory.journal import SegmentEntry
-from service.memory.lease import try_lease
-from service.memory.memory import ResidualMemory
-from service.memory.observer import Unobserved
-from service.memory.options import MemoryOptions
-from service.memory.segment_builder import SegmentBuilder
-from service.memory.segment_policy import SegmentPlan
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.maintenance.examples import Taught, digit_memories
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resmem_service.errors import CorruptFile, JournalUnavailable
+from resmem_service.maintenance.repair import Repaired, repair
+from resmem_service.maintenance.verification import verify
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.search.soft_knn import SoftKnn
+from resmem_service.progress import Silent
 
-from service.bundle.progress import Silent
-from service.errors import CorruptFile, JournalUnavailable
-from service.maintenance.repair import Repaired, repair
-from service.maintenance.verification import verify
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.soft_knn import SoftKnn
 from tests.maintenance.examples import Taught, digit_memories, flip
 from tests.memory.examples import execute
 
@@ -153,7 +153,9 @@ def test_a_build_that_fails_leaves_the_state_as_it_was(
 
     flip(taught.segment(1) / "graph.hnsw", 0.5)
     before = sorted(path.name for path in taught.folders.segments.iterdir())
-    monkeypatch.setattr("service.memory.segment_builder.SegmentBuilder._build", fail)
+    monkeypatch.setattr(
+        "resmem_service.memory.segments.segment_builder.SegmentBuilder._build", fail
+    )
     with pytest.raises(JournalUnavailable, match="disk full"):
         mend(taught)
     assert sorted(path.name for path in taught.folders.segments.iterdir()) == before

@@ -2,15 +2,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from resmem_service.bundle.store import Bundle
+from resmem_service.errors import BundleError, CorruptFile
+from resmem_service.maintenance.backup import back_up
+from resmem_service.maintenance.restore import Restored, restore
+from resmem_service.maintenance.verification import verify_state
+from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.progress import Silent
 
-from service.bundle.progress import Silent
-from service.bundle.store import Bundle
-from service.errors import BundleError, CorruptFile
-from service.maintenance.backup import back_up
-from service.maintenance.restore import Restored, restore
-from service.maintenance.verification import verify_state
-from service.memory.sqlite_snapshot import open_snapshot
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel
 from tests.maintenance.examples import Taught, digit_memories, flip
 
@@ -130,7 +130,7 @@ def test_a_restore_that_fails_leaves_what_was_there(
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("service.maintenance.restore.shutil.copyfile", refuse)
+    monkeypatch.setattr("resmem_service.maintenance.restore.shutil.copyfile", refuse)
     with pytest.raises(BundleError, match="No space left"):
         restored(backup, taught.bundle, taught.folders, force=True)
     assert faults(taught, taught.folders) == []

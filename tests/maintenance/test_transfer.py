@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from resmem_service.bundle.store import Bundle
+from resmem_service.errors import BundleError, CorruptFile, QueueFull
+from resmem_service.inference.rows import Rows
+from resmem_service.maintenance.export import export_memories
+from resmem_service.maintenance.importer import Imported, import_memories
+from resmem_service.maintenance.verification import verify_state
+from resmem_service.memory.journal.journal import StoredMemory
+from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.progress import Silent
 
-from service.bundle.progress import Silent
-from service.bundle.store import Bundle
-from service.errors import BundleError, CorruptFile, QueueFull
-from service.inference.rows import Rows
-from service.maintenance.export import export_memories
-from service.maintenance.importer import Imported, import_memories
-from service.maintenance.verification import verify_state
-from service.memory.journal import StoredMemory
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.sqlite_snapshot import open_snapshot
-from service.memory.state_folders import StateFolders
 from tests.conftest import FittedModel, TwoVersions
 from tests.maintenance.examples import Taught, digit_memories, flip
 
@@ -377,7 +377,7 @@ def test_nothing_memorized_is_nothing_to_export(taught: Taught, tmp_path: Path) 
 
 @pytest.fixture
 def without_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.bundle.extra.installed", lambda _: False)
+    monkeypatch.setattr("resmem_service.extra.installed", lambda _: False)
 
 
 @pytest.mark.usefixtures("without_extra")

@@ -7,13 +7,13 @@ from threading import Thread
 import apsw
 import numpy as np
 import pytest
+from resmem_service.maintenance.finding import Finding
+from resmem_service.maintenance.verification import verify, verify_state
+from resmem_service.memory.journal.sqlite.rows import columns, insertion
+from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
+from resmem_service.memory.segments.folders import StateFolders
+from resmem_service.progress import Silent
 
-from service.bundle.progress import Silent
-from service.maintenance.finding import Finding
-from service.maintenance.verification import verify, verify_state
-from service.memory.sqlite_rows import columns, insertion
-from service.memory.sqlite_snapshot import open_snapshot
-from service.memory.state_folders import StateFolders
 from tests.maintenance.examples import Taught, digit_memories, flip, listing
 
 SEGMENT_FILES = (
@@ -235,8 +235,8 @@ def test_a_disk_that_cannot_be_read_is_a_fault(
     def refuse(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("service.maintenance.segment_audit.hashlib.file_digest", refuse)
-    monkeypatch.setattr("service.maintenance.journal_check.damage_in", refuse)
+    monkeypatch.setattr("resmem_service.maintenance.segment_audit.hashlib.file_digest", refuse)
+    monkeypatch.setattr("resmem_service.maintenance.journal_check.damage_in", refuse)
     found = faults(taught)
     assert [finding.subject for finding in found[-3:]] == [
         "journal log",

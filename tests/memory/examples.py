@@ -7,14 +7,13 @@ from typing import Any
 
 import apsw
 import numpy as np
+from resmem_service.memory.journal.journal import Memories
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.rows import MemoryShape, SegmentRows
+from resmem_service.memory.search.soft_knn import SoftKnn
+from resmem_service.memory.segments.build import build_segment
+from resmem_service.memory.segments.graph_settings import GraphSettings
 from sklearn.datasets import load_digits
-
-from service.memory.build import build_segment
-from service.memory.graph_settings import GraphSettings
-from service.memory.journal import Memories
-from service.memory.options import MemoryOptions
-from service.memory.segment_rows import MemoryShape, SegmentRows
-from service.memory.soft_knn import SoftKnn
 
 PIXELS = load_digits().data.astype(np.float32)
 LABELS = load_digits().target.astype(np.int32)

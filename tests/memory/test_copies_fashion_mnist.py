@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from resmem_service.bundle.store import ModelStore
+from resmem_service.inference.base_model import BaseModel
+from resmem_service.inference.rows import Rows
+from resmem_service.memory.rows import SegmentRows
+from resmem_service.memory.search import _kernel
+from resmem_service.memory.segments.build import build_segment
+from resmem_service.memory.segments.sealed_segment import SealedSegment
 
 from benchmarks import fashion_mnist
-from service.bundle.store import ModelStore
-from service.inference.base_model import BaseModel
-from service.inference.rows import Rows
-from service.memory import _kernel
-from service.memory.build import build_segment
-from service.memory.sealed import SealedSegment
-from service.memory.segment_rows import SegmentRows
 
 BUNDLE = ModelStore(Path("model_store")).resolve(None)
 ROWS = 6000

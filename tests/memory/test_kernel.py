@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from resmem_service.memory.bounds import SMALLEST_WEIGHT
+from resmem_service.memory.search import _kernel
+from resmem_service.memory.search.codec import FLOAT32
 from sklearn.datasets import load_digits
 
-from service.memory import _kernel
-from service.memory.bounds import SMALLEST_WEIGHT
-from service.memory.codec import FLOAT32
 from tests.memory.reference import soft_knn
 
 DIGITS = load_digits().data.astype(np.float32)

@@ -4,12 +4,12 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from resmem_service.errors import CorruptFile, JournalUnavailable, MemoryNotFound
+from resmem_service.memory.journal.sqlite.journal import SqliteJournal
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
+from resmem_service.memory.segments.folders import StateFolders
 
-from service.errors import CorruptFile, JournalUnavailable, MemoryNotFound
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
-from service.memory.sqlite_journal import SqliteJournal
-from service.memory.state_folders import StateFolders
 from tests.memory.examples import (
     LABELS,
     PIXELS,
@@ -21,7 +21,7 @@ from tests.memory.examples import (
     fitted_folder,
     memories,
 )
-from tests.memory.test_sealing import wait_until
+from tests.memory.segments.test_sealer import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_predictions_go_on_while_the_journal_cannot_be_read(
         raise JournalUnavailable("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.memory.sqlite_journal.SqliteJournal.moved", fail)
+        patch.setattr("resmem_service.memory.journal.sqlite.journal.SqliteJournal.moved", fail)
         assert memory.correct(PIXELS[:1], RULE).sequences[0, 0] == -1
         memory.correct(PIXELS[:1], RULE)
     assert caplog.text.count("cannot be read") == 1

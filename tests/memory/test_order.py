@@ -4,9 +4,9 @@ import hnswlib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from resmem_service.memory.search import _kernel
+from resmem_service.memory.segments.graph_file import graph_records
 
-from service.memory import _kernel
-from service.memory.graph_file import graph_records
 from tests.memory.examples import PIXELS
 
 

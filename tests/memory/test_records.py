@@ -5,10 +5,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resmem_service.errors import MemoryNotFound
+from resmem_service.memory.memory import ResidualMemory
+from resmem_service.memory.options import MemoryOptions
 
-from service.errors import MemoryNotFound
-from service.memory.memory import ResidualMemory
-from service.memory.options import MemoryOptions
 from tests.memory.examples import LABELS, PIXELS, RULE, SHAPE, fitted_folder, memories
 
 QUIET = MemoryOptions(maintain=False)

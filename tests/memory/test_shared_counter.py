@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from service.memory._kernel import SharedCounter
+from resmem_service.memory.search._kernel import SharedCounter
 
 ADD = """
 import sys
-from service.memory._kernel import SharedCounter
+from resmem_service.memory.search._kernel import SharedCounter
 counter = SharedCounter(sys.argv[1])
 for _ in range(50_000):
     counter.add()

@@ -1,7 +1,7 @@
 """The memory of bodies in flight, apart from connections."""
 
-from service.server.body_budget import BodyBudget, default_budget_bytes
-from service.telemetry.cells import Board, Cells, Gauge
+from resmem_service.server.body_budget import BodyBudget, default_budget_bytes
+from resmem_service.telemetry.metric_storage import Board, Cells, Gauge
 
 MIB = 2**20
 

@@ -3,9 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from service.errors import HeadTooLarge, MalformedRequest
-from service.server.chunked import ChunkedBody
+from resmem_service.errors import HeadTooLarge, MalformedRequest
+from resmem_service.server.chunked import ChunkedBody
 
 
 def read(wire: bytes, step: int = 10**6, framing: int = 1000) -> tuple[bytes, bytes, bool]:

@@ -11,14 +11,14 @@ import psutil
 import pytest
 import uvicorn
 import uvloop
+from resmem_service.api.routes import REASONS, series
+from resmem_service.server import descriptors
+from resmem_service.server.body_budget import BodyBudget
+from resmem_service.server.connections import ConnectionLimits, Connections
+from resmem_service.server.protocol import HttpProtocol
+from resmem_service.telemetry.metrics import Metrics
 from starlette.types import Receive, Scope, Send
 
-from service.api.surface import REASONS, series
-from service.server import descriptors
-from service.server.body_budget import BodyBudget
-from service.server.connections import ConnectionLimits, Connections
-from service.server.protocol import HttpProtocol
-from service.telemetry.metrics import Metrics
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server
 from tests.server.wire import Client, counted, eventually, get, post, row

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import uvicorn
+from resmem_service.api.middleware import WHOLE_RESPONSE
+from resmem_service.api.routes import REASONS, series
+from resmem_service.server.body_budget import BodyBudget
+from resmem_service.server.connections import ConnectionLimits, Connections
+from resmem_service.server.protocol import HttpProtocol
+from resmem_service.telemetry.metrics import Metrics
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from service.api.edge import WHOLE_RESPONSE
-from service.api.surface import REASONS, series
-from service.server.body_budget import BodyBudget
-from service.server.connections import ConnectionLimits, Connections
-from service.server.protocol import HttpProtocol
-from service.telemetry.metrics import Metrics
 
 
 class Recorder(asyncio.Transport):

@@ -5,8 +5,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from service.errors import (
+from resmem_service.errors import (
     ExpectationFailed,
     HeadTooLarge,
     HttpVersionNotSupported,
@@ -15,7 +14,7 @@ from service.errors import (
     UnknownMethod,
     UnsupportedTransferCoding,
 )
-from service.server.head import MOST_HEADERS, is_start_of_request, parse_head
+from resmem_service.server.head import MOST_HEADERS, is_start_of_request, parse_head
 
 
 def raw(*lines: str) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 _CHILD = """
 from pathlib import Path
-from service.server.heap import give_memory_back
+from resmem_service.server.heap import give_memory_back
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

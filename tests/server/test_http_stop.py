@@ -2,8 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-
-from service.server.http_stop import StopTimetable
+from resmem_service.server.http_stop import StopTimetable
 
 SECONDS = st.floats(0, 1000)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from resmem_service.cli import main
 
-from service.cli import main
 from tests.conftest import TwoVersions
 from tests.end_to_end.server import Server
 from tests.server.everyone import ask, ask_everyone, samples

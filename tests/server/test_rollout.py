@@ -6,11 +6,10 @@ from itertools import count
 from typing import cast
 
 import pytest
-
-from service.errors import ReloadFailed
-from service.server.messages import Abandon, Commit, Prepare
-from service.server.rollout import commit_everywhere, prepare_everywhere
-from service.server.worker_process import WorkerProcess
+from resmem_service.errors import ReloadFailed
+from resmem_service.server.messages import Abandon, Commit, Prepare
+from resmem_service.server.rollout import commit_everywhere, prepare_everywhere
+from resmem_service.server.worker_process import WorkerProcess
 
 PATIENCE_S = 60.0
 

@@ -16,11 +16,11 @@ from threading import Event
 
 import httpx
 import pytest
+from resmem_service.server import supervisor
+from resmem_service.server.supervisor import supervise
+from resmem_service.settings import load
+from resmem_service.telemetry import logs
 
-from service.server import supervisor
-from service.server.supervisor import supervise
-from service.settings import load
-from service.telemetry import logs
 from tests.cli.test_serve import copied, served
 from tests.conftest import FittedModel
 from tests.end_to_end.server import Server

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as Reference
 from prometheus_client.metrics_core import Metric
-
-from service.telemetry.cells import Board, Cells
-from service.telemetry.instruments import Counter, CounterFamily, Histogram, HistogramFamily
+from resmem_service.telemetry.instruments import Counter, CounterFamily, Histogram, HistogramFamily
+from resmem_service.telemetry.metric_storage import Board, Cells
 
 BOUNDS = (0.5, 1.0, 2.5)
 values = st.lists(st.one_of(st.floats(-1e6, 1e6), st.sampled_from(BOUNDS)), max_size=30)

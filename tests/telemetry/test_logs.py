@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-
-from service.telemetry.logs import LogFormat, configure, fields
+from resmem_service.telemetry.logs import LogFormat, configure, fields
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +189,7 @@ REST = {
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_what_python_itself_would_write_is_logged(case: str, form: str) -> None:
     code, words = REST[case]
-    begin = f"from service.telemetry import logs\nlogs.configure('info', '{form}')\n"
+    begin = f"from resmem_service.telemetry import logs\nlogs.configure('info', '{form}')\n"
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", f"{begin}logs.catch_the_rest()\n{code}"],
         capture_output=True,
@@ -210,7 +209,7 @@ def test_what_python_itself_would_write_is_logged(case: str, form: str) -> None:
 
 def test_an_interrupt_is_no_trouble() -> None:
     code = (
-        "from service.telemetry import logs\nlogs.configure('info', 'json')\n"
+        "from resmem_service.telemetry import logs\nlogs.configure('info', 'json')\n"
         "logs.catch_the_rest()\nraise KeyboardInterrupt"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-
-from service.api.surface import OTHER, REASONS, ROUTES, series
-from service.inference.observer import InferenceObserver, OnlineScores
-from service.memory.memory import MemoryStatistics
-from service.memory.observer import MemoryObserver
-from service.telemetry.cells import Board, Cells
-from service.telemetry.metrics import Metrics
+from resmem_service.api.routes import OTHER, REASONS, ROUTES, series
+from resmem_service.inference.observer import InferenceObserver, OnlineScores
+from resmem_service.memory.memory import MemoryStatistics
+from resmem_service.memory.observer import MemoryObserver
+from resmem_service.telemetry.metric_storage import Board, Cells
+from resmem_service.telemetry.metrics import Metrics
 
 SURFACE = {
     "resmem_http_requests": ("counter", {"route", "method", "code"}),

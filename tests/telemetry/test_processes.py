@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from service.telemetry.processes import collect_processes
+from resmem_service.telemetry.processes import collect_processes
 
 
 def faults(*pids: int) -> dict[str, float]:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import orjson
+from resmem_service.bundle.store import Bundle
+from resmem_service.memory.search import _kernel
+from resmem_service.memory.segments.sealed_segment import SealedSegment
 
 from benchmarks.speed.servers.model import MODEL
-from service.bundle.store import Bundle
-from service.memory import _kernel
-from service.memory.sealed import SealedSegment
 
 _bundle = Bundle.open(Path(os.environ[MODEL]))
 _manifest = _bundle.manifest

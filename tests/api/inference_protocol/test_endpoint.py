@@ -13,7 +13,7 @@ from tests.api.conftest import Start
 from tests.api.inference_protocol import wire
 from tests.api.inference_protocol.wire import arrays, error, infer
 from tests.api.local_service import LocalService
-from tests.api.test_edge import value
+from tests.api.test_middleware import value
 from tests.conftest import FittedModel
 
 BINARY: dict[str, Any] = {"parameters": {"binary_data_output": True}}

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import BaseModel
+from resmem_service import __version__
+from resmem_service.api.inference_protocol import schemas
+from resmem_service.api.inference_protocol.datatypes import DATATYPES, datatype_of
+from resmem_service.api.lifecycle import Backend
 
-from service import __version__
-from service.api.gate import Backend
-from service.api.inference_protocol import schemas
-from service.api.inference_protocol.datatypes import DATATYPES, datatype_of
 from tests.api.conftest import Start
 from tests.api.inference_protocol import wire
 from tests.api.inference_protocol.wire import error, infer

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from resmem_service.api.inference_protocol.request import InferRequest, RequestedOutput
+from resmem_service.api.limits import RequestLimits
+from resmem_service.api.model_metadata import ModelCard
+from resmem_service.errors import InvalidInput, MalformedBody, ResmemError, TooManyRows
+from resmem_service.inference.tensor_spec import TensorSpec
 
-from service.api.card import ModelCard
-from service.api.inference_protocol.request import InferRequest, RequestedOutput
-from service.api.limits import RequestLimits
-from service.errors import InvalidInput, MalformedBody, ResmemError, TooManyRows
-from service.inference.tensor_spec import TensorSpec
 from tests.api.inference_protocol import wire
 
 IMAGE = np.arange(12, dtype=np.float32).reshape(3, 2, 2)

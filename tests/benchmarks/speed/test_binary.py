@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from resmem_service.api.inference_protocol.request import InferRequest
+from resmem_service.api.limits import RequestLimits
+from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.predict import PredictRequest
+from resmem_service.inference.rows import Rows
+from resmem_service.inference.tensor_spec import TensorSpec
 
 from benchmarks.speed.binary import median_ratio, requests
-from service.api.card import ModelCard
-from service.api.inference_protocol.request import InferRequest
-from service.api.limits import RequestLimits
-from service.api.predict import PredictRequest
-from service.inference.rows import Rows
-from service.inference.tensor_spec import TensorSpec
 
 CARD = ModelCard(
     name="m",

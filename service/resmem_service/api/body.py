@@ -1,0 +1,169 @@
+"""A request's body: read up to a limit, decoded once, its keys checked."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
+from typing import Any, Final
+
+import orjson
+from starlette.types import Message, Receive, Scope
+
+from resmem_service.api import _json_scan
+from resmem_service.api.content_coding import body_too_large, expand
+from resmem_service.errors import InvalidInput, MalformedBody
+
+__all__ = ["BODY_CHARGE", "Disconnected", "decode_json", "decode_object", "quoted", "read_body"]
+
+
+BODY_CHARGE: Final = "resmem.body_charge"
+"""An ASGI extension that our server offers: `(amount) -> None` counts bytes, or fewer bytes, that
+the body takes once it is decoded, and raises `Overloaded` where there is no memory for them. What
+arrives the server has counted itself, and it frees all of it when the app returns."""
+
+
+_NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
+
+_DEEPEST: Final = 1024
+"""Lists and objects inside one another that the decoder takes."""
+_MOST_NOT_FINITE: Final = 64
+"""Values that are no JSON and yet reach the check of their field; the others are null by then."""
+
+
+class Disconnected(Exception):
+    """The client has gone; nobody waits for an answer."""
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body, at most `limit` bytes, without its `Content-Encoding`.
+
+    Raises:
+        BodyTooLarge: `Content-Length` says so, the stream has passed the limit, or what comes out
+            of it.
+        UnsupportedEncoding, MalformedBody: the encoding is not known, or the body is not in it.
+        Overloaded: there is no memory for what comes out of it.
+        Disconnected: the client went away before the end.
+    """
+    coding = None
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > limit:
+            raise body_too_large(limit)
+        if name == b"content-encoding":
+            coding = value
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")  # the common case: one message, no copy
+        if len(body) > limit:
+            raise body_too_large(limit)
+    else:
+        body = await _joined(message, receive, limit)
+    if coding is None:
+        return body
+    charge = scope.get("extensions", _NO_EXTENSIONS).get(BODY_CHARGE, _count_nothing)
+    return await expand(body, coding, limit, charge)
+
+
+async def _joined(message: Message, receive: Receive, limit: int) -> bytes:
+    """A body in several messages, the first of which is here."""
+    parts = BytesIO()  # gives away what was written without a copy
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts.write(message.get("body", b""))
+        if parts.tell() > limit:
+            raise body_too_large(limit)
+        if not message.get("more_body"):
+            return parts.getvalue()
+        message = await receive()
+
+
+def _count_nothing(amount: int) -> None:
+    """For servers that count no memory."""
+
+
+def quoted(*keys: str) -> dict[str, bytes]:
+    """Keys as `decode_object` wants them: each with what it looks like in a body."""
+    return {key: b'"%b"' % key.encode() for key in keys}
+
+
+def decode_object(body: bytes, known: Mapping[str, bytes]) -> dict[str, object]:
+    """The JSON object of a body, whose keys are all in `known`, each there once.
+
+    Raises:
+        MalformedBody: the body is not JSON.
+        InvalidInput: it is no object, is nested too deeply, or has a key that is unknown or there
+            twice; names the key.
+    """
+    value = decode_json(body)
+    if not isinstance(value, dict):
+        raise InvalidInput("the body must be a JSON object")
+    suspicious = b"\\" in body and b"\\u" in body  # the first is far quicker to say no
+    for key in value:
+        literal = known.get(key)
+        if literal is None:
+            raise InvalidInput(f"unknown key; the known ones are: {', '.join(known)}", key)
+        # A decoder keeps the last of two equal keys; seen once in the bytes, a key is there once.
+        if body.count(literal) > 1:
+            suspicious = True
+    if suspicious:
+        _refuse_twice(body)
+    return value
+
+
+def decode_json(body: bytes | memoryview) -> object:
+    """The JSON value of a body.
+
+    NaN, infinities and numbers beyond float64 are taken: Python's own encoder writes the former,
+    and the check of the field that holds them tells a client more than a position does.
+
+    Raises:
+        MalformedBody: the body is not JSON.
+        InvalidInput: it is nested too deeply; names the key of the object.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        reason = str(error)  # the error itself holds the whole body
+    return _not_finite(body, reason)
+
+
+def _not_finite(body: bytes | memoryview, reason: str) -> object:
+    """A body that is JSON but for numbers that are not finite."""
+    deep = _json_scan.too_deep(body, _DEEPEST)
+    if deep:
+        raise InvalidInput(f"is nested more than {_DEEPEST} levels deep", _key(deep))
+    found = _json_scan.without_not_finite(body, _MOST_NOT_FINITE)
+    value: object = None
+    if found is not None:
+        with suppress(orjson.JSONDecodeError):
+            value = orjson.loads(found[0])
+    if value is None or found is None:
+        raise MalformedBody(f"the body is not JSON: {reason}")
+    for number, path in found[1]:
+        # A key that is there twice may have another value by now; it is refused as that.
+        with suppress(LookupError, TypeError, orjson.JSONDecodeError):
+            _put(value, path, number)
+    return value
+
+
+def _put(value: Any, path: list[bytes | int | None], number: float) -> None:
+    *way, last = (step if isinstance(step, int) else orjson.loads(step or b"") for step in path)
+    for step in way:
+        value = value[step]
+    value[last] = number
+
+
+def _refuse_twice(body: bytes) -> None:
+    seen = set()
+    for written in _json_scan.top_level_keys(body):
+        key = _key(written)
+        if key in seen:
+            raise InvalidInput("the key is there twice", key)
+        seen.add(key)
+
+
+def _key(written: bytes) -> str:
+    """A key as it stands in a body; one that is damaged stays as it is written."""
+    try:
+        return str(orjson.loads(written))
+    except orjson.JSONDecodeError:
+        return written.decode(errors="replace")

@@ -1,0 +1,130 @@
+"""Every error becomes an answer here: `{"error": {"code", "message", "field"}}` and its status."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from resmem_service.api.content_coding import CODINGS
+from resmem_service.errors import InvalidInput, ResmemError, UnsupportedMediaType
+from resmem_service.excerpt import LONGEST_NAMED, shortened
+
+__all__ = [
+    "Answer",
+    "MethodNotAllowed",
+    "RouteNotFound",
+    "WriteBody",
+    "answer_to",
+    "error_body",
+    "raise_as_ours",
+]
+
+WriteBody = Callable[[str, str, str | None], bytes]
+"""The body for a code, a message and the field at fault, if it is one."""
+
+_RETRY_AFTER_S: Final = b"1"
+_LONGEST_MESSAGE: Final = 2000
+_LONGEST_FIELD: Final = LONGEST_NAMED + 64
+"""Characters; a name and what stands around it."""
+
+_log = logging.getLogger(__name__)
+
+
+class RouteNotFound(ResmemError):
+    """No route has this path."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(ResmemError):
+    """The route has other methods; `allowed` is the value of the `Allow` header."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request that failed; `code` is also the reason that metrics count."""
+
+    status: int
+    code: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def error_body(code: str, message: str, field: str | None) -> bytes:
+    """The contract's body."""
+    error = {"code": code, "message": message}
+    if field is not None:
+        error["field"] = field
+    return orjson.dumps({"error": error})
+
+
+def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) -> Answer:
+    """The answer to any error; what the caller did not cause is logged, not told."""
+    if isinstance(error, ResmemError) and error.status != 500:
+        if error.status == 507:
+            _log.error("%s [request %s]", error, request_id)
+        return Answer(
+            error.status,
+            error.code,
+            _headers(error),
+            write(
+                error.code,
+                _encodable(error.message, _LONGEST_MESSAGE),
+                error.field and _encodable(error.field, _LONGEST_FIELD),
+            ),
+        )
+    _log.error("a request failed [request %s]", request_id, exc_info=error)
+    message = f"the server failed; its log tells more under request {request_id}"
+    return Answer(500, "internal", [], write("internal", message, None))
+
+
+def raise_as_ours(app: FastAPI) -> None:
+    """Makes FastAPI's own refusals errors of ours, which the edge answers like all others."""
+
+    async def http(_: Request, error: Exception) -> NoReturn:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            raise MethodNotAllowed("the route has no such method", (error.headers or {})["Allow"])
+        if error.status_code == 404:
+            raise RouteNotFound("there is no such route; /docs lists them all")
+        raise error
+
+    async def validation(_: Request, error: Exception) -> NoReturn:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        raise InvalidInput(first["msg"], str(first["loc"][-1]))
+
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, validation)
+
+
+def _encodable(text: str, longest: int) -> str:
+    """What a client sent may come back in a message, lone surrogates and all, but no book of it."""
+    return shortened(text, longest).encode(errors="replace").decode()
+
+
+def _headers(error: ResmemError) -> list[tuple[bytes, bytes]]:
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", error.allowed.encode())]
+    if error.status == 401:
+        return [(b"www-authenticate", b"Bearer")]
+    if isinstance(error, UnsupportedMediaType):
+        return [(b"accept", b"application/json")]
+    if error.status == 415:
+        return [(b"accept-encoding", b", ".join(CODINGS))]
+    if error.status in (429, 503):
+        return [(b"retry-after", _RETRY_AFTER_S)]
+    return []

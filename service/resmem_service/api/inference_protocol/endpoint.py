@@ -1,0 +1,75 @@
+"""`POST /v2/models/{name}[/versions/{version}]/infer`."""
+
+from time import perf_counter
+
+from starlette.types import Receive, Scope
+
+from resmem_service.api.admission import Admission
+from resmem_service.api.body import read_body
+from resmem_service.api.disconnect_watcher import Patience
+from resmem_service.api.endpoint import Content, Endpoint
+from resmem_service.api.inference_protocol.address import check_model, model_of
+from resmem_service.api.inference_protocol.request import HEADER_LENGTH, InferRequest
+from resmem_service.api.inference_protocol.response import encode
+from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
+from resmem_service.api.lifecycle import Gate
+from resmem_service.api.limits import RequestLimits
+from resmem_service.telemetry.metrics import Metrics
+
+__all__ = ["InferEndpoint", "VersionInferEndpoint"]
+
+_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+
+
+class InferEndpoint(Endpoint):
+    """Base prediction plus residual correction, for each row of the input tensors.
+
+    Answers with `scores`, `base`, `correction` and `label`, a regression with `value`, `base` and
+    `correction`; `outputs` chooses among them. Tensors stand in the JSON, or behind it as the
+    binary tensor data extension has it.
+    """
+
+    path = "/v2/models/{name}/infer"
+
+    def __init__(self, gate: Gate, limits: RequestLimits, metrics: Metrics) -> None:
+        self._gate = gate
+        self._limits = limits
+        self._on_stage = metrics.on_stage
+        self._admission = Admission()
+        self._large_bodies = LargeBodies()
+        self._patience = Patience()
+
+    async def answer(self, scope: Scope, receive: Receive) -> bytes | Content:
+        """The body of the answer; whatever is wrong is raised."""
+        backend = self._gate.enter()
+        check_model(backend.card, *model_of(scope["path"]))
+        body = await read_body(scope, receive, self._limits.max_body_bytes)
+        self._admission.check(body, backend.predictor)
+        began = perf_counter()
+        told = (body, _header_length(scope), backend.card, self._limits)
+        if len(body) < LARGE_BYTES:
+            request = InferRequest.decode(*told)
+        else:
+            request = await self._large_bodies.run(InferRequest.decode, *told)
+        self._on_stage("decode", perf_counter() - began)
+        self._admission.note(body, len(request.rows))
+        predicted = backend.predictor.predict(request.rows)
+        predictions = await self._patience.wait(predicted, receive)
+        began = perf_counter()
+        encoded = encode(predictions, request, backend.card)
+        self._on_stage("encode", perf_counter() - began)
+        return encoded
+
+
+class VersionInferEndpoint(InferEndpoint):
+    """The same, of a version asked for by its number: 404 if another one is served."""
+
+    path = "/v2/models/{name}/versions/{version}/infer"
+
+
+def _header_length(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == _HEADER_LENGTH:
+            length: bytes = value
+            return length
+    return None

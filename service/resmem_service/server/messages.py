@@ -1,0 +1,108 @@
+"""All that a supervisor and its workers say to each other, pickled, over a pipe of their own."""
+
+from dataclasses import dataclass
+
+from resmem_service.reloaded import Reloaded
+from resmem_service.settings import Settings
+
+__all__ = [
+    "Abandon",
+    "Answer",
+    "Assignment",
+    "Commit",
+    "Drain",
+    "Order",
+    "Outcome",
+    "Prepare",
+    "Ready",
+    "ReloadAsked",
+    "ToSupervisor",
+    "ToWorker",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The first message to a worker: what it is to do."""
+
+    settings: Settings
+    """`model` names the version, `threads` is this worker's share."""
+    worker: int
+    """Its place, from 0 to `settings.workers` - 1."""
+    listener: int
+    """Descriptor of the bound socket; inherited, as the next one."""
+    board: int
+    """Descriptor of the shared counts."""
+    stacks: int
+    """Descriptor of the file for the stacks of its threads."""
+    others_answer: bool
+    """Whether requests can go elsewhere until this worker is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Load this version, `name/version`, beside the one that is served."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Serve what was prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Drop what was prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """To a worker, who says with the same number how it went."""
+
+    number: int
+    what: Prepare | Commit | Abandon
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Answer what is under way, then end."""
+
+    why: str
+    delay_s: float = 0.0
+    """How long to take requests before that, while not ready any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """To a worker: how the reload went that it asked for under this number."""
+
+    number: int
+    reloaded: Reloaded | None
+    reason: str = ""
+    """Why there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker answers requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadAsked:
+    """A client has asked this worker to reload the service; the number is the worker's own."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To the order of this number."""
+
+    number: int
+    refusal: str | None = None
+    """Why it could not be done."""
+
+
+ToWorker = Assignment | Order | Drain | Outcome
+ToSupervisor = Ready | ReloadAsked | Answer
