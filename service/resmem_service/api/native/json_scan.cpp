@@ -340,8 +340,8 @@ py::object without_not_finite(const py::buffer& buffer, Size most) {
 
 PYBIND11_MODULE(_json_scan, m) {
   m.doc() = "Bodies of JSON, looked at without parsing them.";
-  m.def("excess", &excess, py::arg("body"), py::arg("values"), py::arg("lists"),
-        py::arg("objects"), py::arg("strings"));
+  m.def("excess", &excess, py::arg("body"), py::arg("values"), py::arg("lists"), py::arg("objects"),
+        py::arg("strings"));
   m.def("too_deep", &too_deep, py::arg("body"), py::arg("depth"));
   m.def("top_level_keys", &top_level_keys, py::arg("body"));
   m.def("without_not_finite", &without_not_finite, py::arg("body"), py::arg("most"));

@@ -60,10 +60,10 @@ struct Distance {
   decltype(&baseline::unseen) unseen;
 };
 
-#define RESMEM_SET(set)                                                                   \
-  Distance {                                                                              \
-    #set, set::squared_to_each, set::squared_to_tiles, set::squared_to_sketches,          \
-        set::squared_exact, set::unseen                                                   \
+#define RESMEM_SET(set)                                                          \
+  Distance {                                                                     \
+    #set, set::squared_to_each, set::squared_to_tiles, set::squared_to_sketches, \
+        set::squared_exact, set::unseen                                          \
   }
 
 inline Distance pick_distance() {

@@ -50,9 +50,9 @@ class Graph {
     max_links_ = read<std::uint64_t>(56);
     max_links0_ = read<std::uint64_t>(64);
     constexpr std::uint64_t kMostLinks = 1 << 15;
-    if (offset_level0 != 0 || max_links_ == 0 || max_links_ > kMostLinks || max_links0_ > kMostLinks ||
-        vector_offset_ != 4 + 4 * max_links0_ || label_offset_ != vector_offset_ + 4 * dim_ ||
-        record_ != label_offset_ + 8)
+    if (offset_level0 != 0 || max_links_ == 0 || max_links_ > kMostLinks ||
+        max_links0_ > kMostLinks || vector_offset_ != 4 + 4 * max_links0_ ||
+        label_offset_ != vector_offset_ + 4 * dim_ || record_ != label_offset_ + 8)
       fail("its header is not that of an hnswlib graph of this dimension");
     if (count == 0 || count > Pool::kMostElements || count > (size - kHeader) / record_)
       fail("it is shorter than its header says");
@@ -136,8 +136,8 @@ class Graph {
 
   // For each of `n` queries, at most kTogether, the ef nearest living elements in the pool of its
   // scratch, sorted, among elements that only lead there.
-  void search(const float* queries, std::size_t n, std::size_t ef, Living living,
-              Entries entries, Scratch* scratches) const {
+  void search(const float* queries, std::size_t n, std::size_t ef, Living living, Entries entries,
+              Scratch* scratches) const {
     const Lists lists{bytes_ + kHeader, record_, max_links0_, true};
     std::array<Walk<Vectors>, kTogether> walks;
     for (std::size_t q = 0; q < n; ++q) {
@@ -284,7 +284,8 @@ class Graph {
                             : Links{reinterpret_cast<const std::uint32_t*>(list), lists.most};
     std::uint32_t* const fresh = scratch.fresh.data();
     bool in_range = true;
-    walk.found = distance.unseen(links.first, links.n, scratch.seen.words(), count_, fresh, in_range);
+    walk.found =
+        distance.unseen(links.first, links.n, scratch.seen.words(), count_, fresh, in_range);
     if (!in_range) fail("a link is out of range");
     // All of them before the first is read: their misses overlap.
     for (std::size_t i = 0; i < walk.found; ++i) walk.rows.prefetch(fresh[i]);

@@ -69,7 +69,7 @@ class MappedRanges {
   }
 
   static struct sigaction& previous() {
-    static struct sigaction action {};
+    static struct sigaction action{};
     return action;
   }
 
@@ -78,11 +78,11 @@ class MappedRanges {
     static std::mutex alone;
     const std::lock_guard<std::mutex> held(alone);
     page_bytes() = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-    struct sigaction now {};
+    struct sigaction now{};
     sigaction(SIGBUS, nullptr, &now);
     if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == &handle) return;
     previous() = now;
-    struct sigaction ours {};
+    struct sigaction ours{};
     ours.sa_sigaction = &handle;
     ours.sa_flags = SA_SIGINFO | SA_NODEFER;
     sigemptyset(&ours.sa_mask);
@@ -120,7 +120,7 @@ class MappedRanges {
       other.sa_handler(signal);
     } else {
       // What was read is read again, and ends the process as it would have without us.
-      struct sigaction usual {};
+      struct sigaction usual{};
       usual.sa_handler = SIG_DFL;
       sigaction(signal, &usual, nullptr);
     }
@@ -169,7 +169,7 @@ class Mapping {
 
  private:
   struct stat status() const {
-    struct stat found {};
+    struct stat found{};
     if (fstat(descriptor_, &found) != 0) found.st_size = -1;
     return found;
   }

@@ -26,8 +26,9 @@ Array<T> filled(py::ssize_t rows, py::ssize_t columns, T value) {
   return array;
 }
 
-py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments, const Array<float>& queries,
-                  std::size_t width, std::size_t k, std::size_t ef, double sigma, double alpha) {
+py::tuple correct(const std::vector<std::shared_ptr<Segment>>& segments,
+                  const Array<float>& queries, std::size_t width, std::size_t k, std::size_t ef,
+                  double sigma, double alpha) {
   if (queries.ndim() != 2) throw py::value_error("queries must be a matrix");
   if (k == 0 || ef == 0 || !(sigma > 0) || !(alpha >= 0))
     throw py::value_error("k, ef and sigma must be above 0, alpha at least 0");
@@ -177,6 +178,6 @@ PYBIND11_MODULE(_kernel, m) {
            py::arg("weights"), py::arg("sequences"), py::arg("start") = 0)
       .def("copy_after", &GrowingSegment::copy_after, py::arg("sequence"));
   m.def("reordered", &reordered, py::arg("graph").noconvert(), py::arg("dim"));
-  m.def("correct", &correct, py::arg("segments"), py::arg("queries"), py::arg("width"), py::arg("k"),
-        py::arg("ef"), py::arg("sigma"), py::arg("alpha"));
+  m.def("correct", &correct, py::arg("segments"), py::arg("queries"), py::arg("width"),
+        py::arg("k"), py::arg("ef"), py::arg("sigma"), py::arg("alpha"));
 }

@@ -115,7 +115,8 @@ class Reordering {
       for (std::size_t i = 1; i < starts_.size(); ++i) starts_[i] += starts_[i - 1];
       from_.resize(starts_.back());
       std::vector<std::uint64_t> next(starts_.begin(), starts_.end() - 1);
-      each(graph, [this, &next](std::uint32_t from, std::uint32_t to) { from_[next[to]++] = from; });
+      each(graph,
+           [this, &next](std::uint32_t from, std::uint32_t to) { from_[next[to]++] = from; });
     }
     template <typename Act>
     void each_of(std::uint32_t element, Act act) const {

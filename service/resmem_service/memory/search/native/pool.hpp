@@ -82,9 +82,7 @@ class Pool {
   }
 
   std::size_t size() const { return size_; }
-  std::uint32_t element(std::size_t i) const {
-    return static_cast<std::uint32_t>(keys_[i]) >> 2;
-  }
+  std::uint32_t element(std::size_t i) const { return static_cast<std::uint32_t>(keys_[i]) >> 2; }
   bool alive(std::size_t i) const { return (keys_[i] & kDead) == 0; }
   float distance_of(std::size_t i) const {
     const auto bits = static_cast<std::uint32_t>(keys_[i] >> 32);

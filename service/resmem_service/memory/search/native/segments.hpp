@@ -139,9 +139,9 @@ struct CopyArrays {
 
 // The second file that a search walks through, see sketches.hpp; a segment of old has none.
 struct SketchArrays {
-  Array<std::uint32_t> links;     // [n, 2 M]
-  Array<std::int8_t> sketches;    // [n, stride]
-  Array<float> grid;              // [2, d]
+  Array<std::uint32_t> links;   // [n, 2 M]
+  Array<std::int8_t> sketches;  // [n, stride]
+  Array<float> grid;            // [2, d]
 };
 
 class SealedSegment : public Segment {
@@ -159,8 +159,8 @@ class SealedSegment : public Segment {
         sketch_arrays_(std::move(sketches)),
         copy_arrays_(std::move(copies)),
         mappings_(std::move(mappings)),
-        graph_(graph.data(), static_cast<std::size_t>(graph.size()), dim, static_cast<std::size_t>(codes.shape(0)),
-               name),
+        graph_(graph.data(), static_cast<std::size_t>(graph.size()), dim,
+               static_cast<std::size_t>(codes.shape(0)), name),
         rows_(static_cast<std::size_t>(codes.shape(0))),
         code_data_(codes.data()),
         weight_data_(weights.data()),
@@ -169,8 +169,8 @@ class SealedSegment : public Segment {
     if (copy_arrays_) read_copies(*copy_arrays_);
     const std::size_t hidden = copies_ ? copies_->hidden() : 0;
     if (codes.ndim() != 2 || rows_ != graph_.count() + hidden ||
-        static_cast<std::size_t>(codes.shape(1)) != codec.stride() || weights.ndim() != 1 || weights.size() != n ||
-        sequences.ndim() != 1 || sequences.size() != n)
+        static_cast<std::size_t>(codes.shape(1)) != codec.stride() || weights.ndim() != 1 ||
+        weights.size() != n || sequences.ndim() != 1 || sequences.size() != n)
       throw CorruptGraph(name + ": it holds another number of rows than the arrays beside it");
     if (sketch_arrays_) read_sketches(*sketch_arrays_, static_cast<py::ssize_t>(graph_.count()));
     if (entries) read_entries(*entries);
@@ -185,7 +185,8 @@ class SealedSegment : public Segment {
   // For after every use: what was read of a damaged file is worth nothing.
   void check() const override {
     for (const auto& mapping : mappings_)
-      if (!mapping->intact()) throw CorruptGraph(mapping->name() + ": it was cut, written to or cannot be read");
+      if (!mapping->intact())
+        throw CorruptGraph(mapping->name() + ": it was cut, written to or cannot be read");
     if (graph_.corrupt()) throw CorruptGraph(graph_.name() + ": it is damaged");
   }
 
@@ -247,9 +248,8 @@ class SealedSegment : public Segment {
       }
       hits.clear();
       nearest(graph_.vector(asked[i]), 1, 1, ef, &scratch, &hits);
-      answer[i] = std::any_of(hits.begin(), hits.end(), [](const SealedHit& hit) {
-        return hit.squared == 0;
-      });
+      answer[i] = std::any_of(hits.begin(), hits.end(),
+                              [](const SealedHit& hit) { return hit.squared == 0; });
     }
     check();
     return found;
@@ -278,8 +278,7 @@ class SealedSegment : public Segment {
     }
     const std::size_t before = hits.size();
     const bool sound = living.copies->each_living(
-        label, living.dead, k,
-        [&](std::uint32_t row) { hits.push_back({squared, element, row}); });
+        label, living.dead, k, [&](std::uint32_t row) { hits.push_back({squared, element, row}); });
     if (!sound) graph_.fail("a copy is out of range");
     return hits.size() - before;
   }
@@ -434,8 +433,8 @@ class GrowingSegment : public Segment {
                      const Array<float>& weights, const Array<std::int64_t>& sequences,
                      std::size_t start) {
     const auto n = static_cast<std::size_t>(sequences.size());
-    if (vectors.ndim() != 2 || codes.ndim() != 2 || weights.ndim() != 1 ||
-        sequences.ndim() != 1 || static_cast<std::size_t>(vectors.shape(0)) != n ||
+    if (vectors.ndim() != 2 || codes.ndim() != 2 || weights.ndim() != 1 || sequences.ndim() != 1 ||
+        static_cast<std::size_t>(vectors.shape(0)) != n ||
         static_cast<std::size_t>(vectors.shape(1)) != dim_ ||
         static_cast<std::size_t>(codes.shape(0)) != n ||
         static_cast<std::size_t>(codes.shape(1)) != codec_.stride() ||
@@ -567,7 +566,8 @@ class GrowingSegment : public Segment {
     const std::size_t kept = std::min(k, all.size());
     std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end());
     for (std::size_t i = 0; i < kept; ++i)
-      hits.push_back({static_cast<float>(all[i].first), static_cast<std::uint32_t>(-all[i].second)});
+      hits.push_back(
+          {static_cast<float>(all[i].first), static_cast<std::uint32_t>(-all[i].second)});
   }
 
   std::size_t capacity_;

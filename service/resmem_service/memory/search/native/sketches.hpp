@@ -55,8 +55,7 @@ struct SketchRows {
 
   void prefetch(std::uint32_t element) const { resmem::prefetch(first + element * stride, dim); }
   void to_each(const std::uint32_t* elements, std::size_t n, float* out) const {
-    if (n > 0)
-      distance.to_sketches(query, scales, first, stride, elements, n, dim, out);
+    if (n > 0) distance.to_sketches(query, scales, first, stride, elements, n, dim, out);
   }
 };
 
@@ -64,8 +63,8 @@ class Sketches {
  public:
   // `links` [n, most], `sketches` [n, stride] with the stride a multiple of 16 and at least d,
   // `grid` [2, d]: offsets and scales.
-  Sketches(const std::uint32_t* links, std::size_t most, const std::int8_t* sketches, std::size_t stride,
-        const float* grid, std::size_t dim)
+  Sketches(const std::uint32_t* links, std::size_t most, const std::int8_t* sketches,
+           std::size_t stride, const float* grid, std::size_t dim)
       : lists_{reinterpret_cast<const std::uint8_t*>(links), 4 * most, most, false},
         sketches_(sketches),
         stride_(stride),

@@ -18,7 +18,7 @@ struct Rule {
 // A segment as one batch sees it: rows published after the batch began are not in it.
 struct View {
   const Segment* segment;
-  const SealedSegment* sealed;  // the same segment where it is sealed, else null
+  const SealedSegment* sealed;    // the same segment where it is sealed, else null
   const GrowingSegment* growing;  // the same where it is growing
   std::size_t rows;
 };
@@ -46,7 +46,8 @@ class SoftKnn {
       for (std::size_t q = 0; q < n; ++q) hits_[q].clear();
       view.growing->nearest(queries, n, view.rows, rule.k, hits_);
       for (std::size_t q = 0; q < n; ++q)
-        for (const Hit& hit : hits_[q]) found_[q].push_back({{hit.squared, hit.row, hit.row}, &view});
+        for (const Hit& hit : hits_[q])
+          found_[q].push_back({{hit.squared, hit.row, hit.row}, &view});
     }
     queries_ = queries;
     count_ = n;
@@ -106,8 +107,8 @@ class SoftKnn {
     std::vector<Found>& found = found_[q];
     const std::size_t kept = rule.k + GrowingSegment::kMargin;
     if (found.size() > kept) {
-      std::nth_element(
-          found.begin(), found.begin() + static_cast<std::ptrdiff_t>(kept), found.end());
+      std::nth_element(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(kept),
+                       found.end());
       found.resize(kept);
     }
     neighbours_.clear();
