@@ -9,8 +9,11 @@ ARGS ?=
 KILLS ?= 300
 export VENV PYTHON
 
+# What is written in C++.
+NATIVE := $(shell find service -path '*/native/*' -type f)
+
 # What an installed environment depends on: editing Python alone needs no new install.
-BUILD := pyproject.toml setup.py deploy/venv.sh $(shell find service -path '*/native/*' -type f)
+BUILD := pyproject.toml setup.py deploy/venv.sh $(NATIVE)
 
 BENCHMARKS := search mapped memorize
 
@@ -42,13 +45,15 @@ soak: $(BIN)/.installed-bench ## Ten minutes of a hostile client beside a polite
 
 .PHONY: lint
 lint: $(BIN)/.installed-dev ## Check style, format and types
-	@status=0; for check in "ruff check ." "ruff format --check ." mypy; do \
+	@status=0; for check in "ruff check ." "ruff format --check ." mypy \
+		"clang-format --dry-run --Werror $(NATIVE)"; do \
 		$(BIN)/$$check || status=1; done; exit $$status
 
 .PHONY: fmt
 fmt: $(BIN)/.installed-dev ## Mend style and format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(NATIVE)
 
 .PHONY: bench
 bench: $(BIN)/.installed-bench ## Run the speed benchmarks; benchmarks/quality has the long ones

@@ -11,7 +11,7 @@ import pytest
 INSTALLER = """#!/bin/sh
 echo "install $1" >>calls
 mkdir -p "$VENV/bin"
-for name in resmem pytest ruff mypy; do
+for name in resmem pytest ruff mypy clang-format; do
     printf '#!/bin/sh\\necho "%s $*" "host=$RESMEM_HOST" >>calls\\n' $name >"$VENV/bin/$name"
     chmod +x "$VENV/bin/$name"
 done
@@ -106,7 +106,19 @@ def test_failed_install_is_tried_again(checkout: Checkout) -> None:
 
 def test_lint_checks_style_format_and_types(checkout: Checkout) -> None:
     calls = [call.split(" host=")[0].strip() for call in checkout.make("lint")]
-    assert calls == ["install dev", "ruff check .", "ruff format --check .", "mypy"]
+    kernel = str(checkout.kernel.relative_to(checkout.folder))
+    assert calls == [
+        "install dev",
+        "ruff check .",
+        "ruff format --check .",
+        "mypy",
+        f"clang-format --dry-run --Werror {kernel}",
+    ]
+
+
+def test_what_mends_the_format_mends_that_of_native_code(checkout: Checkout) -> None:
+    kernel = str(checkout.kernel.relative_to(checkout.folder))
+    assert f"clang-format -i {kernel} host=" in checkout.make("fmt")
 
 
 def test_every_target_says_what_it_does(root: Path) -> None:
