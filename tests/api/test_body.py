@@ -5,11 +5,11 @@ import gzip
 from collections.abc import Sequence
 
 import pytest
-from resmem_service.api.body import Disconnected, decode_object, quoted, read_body
-from resmem_service.errors import BodyTooLarge
+from resmem_service.api.body import Disconnected, decode_object, read_body
+from resmem_service.errors import BodyTooLarge, UnsupportedEncoding
 from starlette.types import Message
 
-KNOWN = quoted("inputs", "ids")
+KNOWN = ("inputs", "ids")
 
 
 def read(
@@ -62,6 +62,17 @@ def test_a_compressed_body() -> None:
             read(messages, limit=39, coding="gzip")
         with pytest.raises(BodyTooLarge):
             read(messages, limit=len(packed) - 1, coding="gzip")
+
+
+def test_a_body_is_in_one_coding() -> None:
+    """Several lines of the header are a list, as `gzip, gzip` is."""
+    headers = [(b"content-encoding", b"gzip"), (b"content-encoding", b"identity")]
+
+    async def receive() -> Message:
+        return part(gzip.compress(b"{}"), more=False)
+
+    with pytest.raises(UnsupportedEncoding, match="more than one"):
+        asyncio.run(read_body({"type": "http", "headers": headers}, receive, 10))
 
 
 def test_a_client_that_goes_away() -> None:

@@ -61,6 +61,13 @@ def test_not_json(digits_service: LocalService, path: str, body: bytes) -> None:
     error(digits_service.post(path, body), 400, "malformed_body")
 
 
+@pytest.mark.parametrize("body", ["{}".encode("utf-16"), b'{"\xe9": 1}', b'{"\xc0\xaf": 1}'])
+def test_another_encoding_is_said_to_be_one(digits_service: LocalService, body: bytes) -> None:
+    response = digits_service.post("/predict", body)
+    error(response, 400, "malformed_body")
+    assert "is not UTF-8" in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", DATA_ROUTES)
 @pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"inputs"'])
 def test_no_object(digits_service: LocalService, path: str, body: bytes) -> None:
@@ -76,6 +83,8 @@ def test_no_object(digits_service: LocalService, path: str, body: bytes) -> None
         (b'{"inputs": [[0]], "": 1}', ""),
         (b'{"inputs": [[0]], "inputs": [[0]]}', "inputs"),
         (b'{"inputs": [[0]], "in\\u0070uts": [[0]]}', "inputs"),
+        (b'{"inputs": {"image": [[0]], "image": [[1]]}}', "inputs"),
+        (b'{"inputs": {"im\\u0061ge": [[0]], "image": [[1]]}}', "inputs"),
         ('{"inputs": [[0]], "é": 1}'.encode(), "é"),
     ],
 )
@@ -84,7 +93,7 @@ def test_keys(digits_service: LocalService, path: str, body: bytes, field: str) 
 
 
 def test_a_word_seen_twice_is_no_key_there_twice(digits: FittedModel, start: Start) -> None:
-    body = {"inputs": [ROW], "targets": [1], "ids": ["inputs"], "source": 'caf\u00e9 "ids"'}
+    body = {"inputs": [ROW], "targets": [1], "ids": ["inputs"], "source": 'caf\u00e9 "ids": : '}
     assert start(digits).post("/memorize", body).status_code == 201
 
 

@@ -13,8 +13,12 @@ def too_deep(body: bytes | memoryview, depth: int) -> bytes | None:
     Empty where they belong to no key; None where nothing is nested so deeply.
     """
 
-def top_level_keys(body: bytes | memoryview) -> list[bytes]:
-    """The keys of the top-level object, as they are written, at most 1,024 of them."""
+def repeated_key(body: bytes | memoryview) -> tuple[bytes, bytes | None] | None:
+    """The first key that its object has twice, and the top-level key that it stands below.
+
+    Both as they are written, and the same for a key of the top-level object. None where there is
+    no such key in objects that are at most 40 levels deep. The body must be valid JSON.
+    """
 
 def without_not_finite(
     body: bytes | memoryview, most: int

@@ -1,6 +1,6 @@
 """A request's body: read up to a limit, decoded once, its keys checked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from typing import Any, Final
@@ -10,9 +10,17 @@ from starlette.types import Message, Receive, Scope
 
 from resmem_service.api import _json_scan
 from resmem_service.api.content_coding import body_too_large, expand
-from resmem_service.errors import InvalidInput, MalformedBody
+from resmem_service.errors import InvalidInput, MalformedBody, UnsupportedEncoding
+from resmem_service.excerpt import excerpt
 
-__all__ = ["BODY_CHARGE", "Disconnected", "decode_json", "decode_object", "quoted", "read_body"]
+__all__ = [
+    "BODY_CHARGE",
+    "Disconnected",
+    "decode_json",
+    "decode_object",
+    "read_body",
+    "refuse_repeated_keys",
+]
 
 
 BODY_CHARGE: Final = "resmem.body_charge"
@@ -23,6 +31,8 @@ arrives the server has counted itself, and it frees all of it when the app retur
 
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
 
+_NOT_UTF8: Final = "str is not valid UTF-8"
+"""How the decoder begins to say so; it goes on about surrogates, whatever the bytes are."""
 _DEEPEST: Final = 1024
 """Lists and objects inside one another that the decoder takes."""
 _MOST_NOT_FINITE: Final = 64
@@ -48,6 +58,10 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         if name == b"content-length" and int(value) > limit:
             raise body_too_large(limit)
         if name == b"content-encoding":
+            if coding is not None:
+                raise UnsupportedEncoding(
+                    "the request has more than one Content-Encoding; send the body in one coding"
+                )
             coding = value
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
@@ -80,33 +94,43 @@ def _count_nothing(amount: int) -> None:
     """For servers that count no memory."""
 
 
-def quoted(*keys: str) -> dict[str, bytes]:
-    """Keys as `decode_object` wants them: each with what it looks like in a body."""
-    return {key: b'"%b"' % key.encode() for key in keys}
-
-
-def decode_object(body: bytes, known: Mapping[str, bytes]) -> dict[str, object]:
+def decode_object(body: bytes, known: Sequence[str]) -> dict[str, object]:
     """The JSON object of a body, whose keys are all in `known`, each there once.
 
     Raises:
         MalformedBody: the body is not JSON.
-        InvalidInput: it is no object, is nested too deeply, or has a key that is unknown or there
-            twice; names the key.
+        InvalidInput: it is no object, is nested too deeply, or has a key that is unknown; or it, or
+            the object of the model's inputs, has a key twice. Names the key.
     """
     value = decode_json(body)
     if not isinstance(value, dict):
         raise InvalidInput("the body must be a JSON object")
-    suspicious = b"\\" in body and b"\\u" in body  # the first is far quicker to say no
     for key in value:
-        literal = known.get(key)
-        if literal is None:
+        if key not in known:
             raise InvalidInput(f"unknown key; the known ones are: {', '.join(known)}", key)
-        # A decoder keeps the last of two equal keys; seen once in the bytes, a key is there once.
-        if body.count(literal) > 1:
-            suspicious = True
-    if suspicious:
-        _refuse_twice(body)
+    inputs = value.get("inputs")
+    refuse_repeated_keys(body, len(value) + (len(inputs) if isinstance(inputs, dict) else 0))
     return value
+
+
+def refuse_repeated_keys(body: bytes, keys: int, end: int | None = None) -> None:
+    """Refuses JSON, up to the byte `end` of a body, in which an object has a key twice.
+
+    Decoders keep the last of two equal keys without a word. `keys` is how many were kept, as far as
+    the caller knows: with as many colons there are no others, and nothing is looked at.
+
+    Raises:
+        InvalidInput: naming the key.
+    """
+    if body.count(b":", 0, end) == keys:
+        return
+    found = _json_scan.repeated_key(memoryview(body)[:end])
+    if found is None:
+        return
+    key, top = found[0], found[1] or found[0]
+    if key == top:
+        raise InvalidInput("the key is there twice", _key(key))
+    raise InvalidInput(f"the key {excerpt(_key(key))} is there twice in one object", _key(top))
 
 
 def decode_json(body: bytes | memoryview) -> object:
@@ -137,6 +161,8 @@ def _not_finite(body: bytes | memoryview, reason: str) -> object:
         with suppress(orjson.JSONDecodeError):
             value = orjson.loads(found[0])
     if value is None or found is None:
+        if reason.startswith(_NOT_UTF8):
+            raise MalformedBody("the body is not JSON: it is not UTF-8; send it in that encoding")
         raise MalformedBody(f"the body is not JSON: {reason}")
     for number, path in found[1]:
         # A key that is there twice may have another value by now; it is refused as that.
@@ -150,15 +176,6 @@ def _put(value: Any, path: list[bytes | int | None], number: float) -> None:
     for step in way:
         value = value[step]
     value[last] = number
-
-
-def _refuse_twice(body: bytes) -> None:
-    seen = set()
-    for written in _json_scan.top_level_keys(body):
-        key = _key(written)
-        if key in seen:
-            raise InvalidInput("the key is there twice", key)
-        seen.add(key)
 
 
 def _key(written: bytes) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from starlette.types import Receive, Scope
 
 from resmem_service.api.admission import Admission
-from resmem_service.api.body import decode_object, quoted, read_body
+from resmem_service.api.body import decode_object, read_body
 from resmem_service.api.endpoint import Endpoint
 from resmem_service.api.json_budget import check_json_size
 from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
@@ -29,7 +29,7 @@ __all__ = ["LARGEST_WEIGHT", "LONGEST_NAME", "MemorizeEndpoint", "MemorizeReques
 
 T = TypeVar("T")
 
-_KEYS: Final = quoted("inputs", "targets", "ids", "weights", "source")
+_KEYS: Final = ("inputs", "targets", "ids", "weights", "source")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final, Self
 from starlette.types import Receive, Scope
 
 from resmem_service.api.admission import Admission
-from resmem_service.api.body import decode_object, quoted, read_body
+from resmem_service.api.body import decode_object, read_body
 from resmem_service.api.disconnect_watcher import Patience
 from resmem_service.api.endpoint import Endpoint
 from resmem_service.api.json_budget import check_json_size
@@ -28,7 +28,7 @@ from resmem_service.telemetry.metrics import Metrics
 
 __all__ = ["PredictEndpoint", "PredictRequest"]
 
-_KEYS: Final = quoted("inputs", "neighbours", "top", "fields")
+_KEYS: Final = ("inputs", "neighbours", "top", "fields")
 
 
 @dataclass(frozen=True, slots=True)

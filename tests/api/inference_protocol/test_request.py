@@ -286,6 +286,31 @@ def test_no_json(body: bytes) -> None:
         decode(body)
 
 
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ('"id": "a", "id": "b"', "id"),
+        (r'"id": "a", "\u0069d": "b"', "id"),
+        ('"inputs": []', "inputs"),
+        ('"outputs": [{"name": "label", "name": "scores"}]', "outputs"),
+        ('"parameters": {"a": 1, "b": {"c": 2, "c": 3}}', "parameters"),
+    ],
+)
+def test_no_key_is_there_twice(more: str, field: str) -> None:
+    body, headers = wire.binary_body(INPUTS)
+    end = int(headers[wire.HEADER_LENGTH])
+    head = body[: end - 1] + f", {more}}}".encode()
+    with pytest.raises(InvalidInput, match="there twice") as caught:
+        decode(head + body[end:], {wire.HEADER_LENGTH: str(len(head))})
+    assert caught.value.field == field
+
+
+def test_colons_elsewhere_are_no_keys() -> None:
+    parameters = {"a": ":", "b": {"a": ":"}}
+    body, headers = wire.binary_body(INPUTS, id="urn:x", parameters=parameters)
+    same(decode(body, headers), INPUTS)
+
+
 @pytest.mark.parametrize("length", ["0", "-1", "+5", "1e2", "x", "", "9" * 30, "²", "100000"])
 def test_a_header_length_that_is_none(length: str) -> None:
     body, _ = wire.binary_body(INPUTS)

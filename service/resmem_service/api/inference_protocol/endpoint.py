@@ -14,6 +14,7 @@ from resmem_service.api.inference_protocol.response import encode
 from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
 from resmem_service.api.lifecycle import Gate
 from resmem_service.api.limits import RequestLimits
+from resmem_service.errors import MalformedBody
 from resmem_service.telemetry.metrics import Metrics
 
 __all__ = ["InferEndpoint", "VersionInferEndpoint"]
@@ -68,8 +69,7 @@ class VersionInferEndpoint(InferEndpoint):
 
 
 def _header_length(scope: Scope) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == _HEADER_LENGTH:
-            length: bytes = value
-            return length
-    return None
+    found = [value for name, value in scope["headers"] if name == _HEADER_LENGTH]
+    if len(found) > 1:
+        raise MalformedBody(f"is there {len(found)} times; send it once", HEADER_LENGTH)
+    return found[0] if found else None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from resmem_service.api.body import decode_json
+from resmem_service.api.body import decode_json, refuse_repeated_keys
 from resmem_service.api.inference_protocol.json_values import check_keys, parameters_of
 from resmem_service.api.inference_protocol.outputs import NUMBERS, output_names
 from resmem_service.api.inference_protocol.tensors import InputTensor
@@ -62,6 +62,7 @@ class InferRequest:
         if not isinstance(value, dict):
             raise InvalidInput("the request must be a JSON object")
         check_keys(value, _KEYS, None)
+        refuse_repeated_keys(body, _count_keys(value), end)
         id = _id(value.get("id"))
         # What is cheap to refuse is refused before the elements are converted.
         outputs = _outputs(value, card)
@@ -73,11 +74,23 @@ class InferRequest:
         return cls(Rows.convert(arrays, card.inputs), outputs, id)
 
 
+def _count_keys(request: Mapping[str, Any]) -> int:
+    """Keys of the objects that the protocol has; parameters of others may hold more."""
+    objects = [request]
+    for key in ("inputs", "outputs"):
+        tensors = request.get(key)
+        if isinstance(tensors, list):
+            objects += [each for each in tensors if isinstance(each, dict)]
+    found = [each.get("parameters") for each in objects]
+    return sum(map(len, objects)) + sum(len(each) for each in found if isinstance(each, dict))
+
+
 def _json_bytes(header: bytes, body: bytes) -> int:
     length = int(header) if header.isdigit() and len(header) < 20 else 0
     if not 0 < length <= len(body):
         raise MalformedBody(
-            f"must say how many of the {len(body)} bytes of the body are JSON, at least 1",
+            f"is {excerpt(header, 40)}; it must say how many of the {len(body)} bytes of the body "
+            "are JSON, at least 1",
             HEADER_LENGTH,
         )
     return length

@@ -9,7 +9,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <limits>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,7 +24,6 @@ namespace {
 using Size = std::size_t;
 using Span = std::pair<Size, Size>;
 
-constexpr Size kMostKeys = 1024;
 constexpr Size kDeepestPath = 40;
 constexpr Span kNone{0, 0};
 
@@ -115,7 +116,6 @@ class Walk {
   }
 
   Size depth() const { return depth_; }
-  const std::vector<Span>& keys() const { return keys_; }
   Span field() const { return depth_ > 0 && steps_[0].is_object ? steps_[0].key : kNone; }
   const Step& step(Size level) const { return steps_[level]; }
 
@@ -141,13 +141,11 @@ class Walk {
     while (next < size_ && is_space(text_[next])) ++next;
     if (next == size_ || text_[next] != ':') return;
     top().key = span;
-    if (depth_ == 1 && keys_.size() < kMostKeys) keys_.push_back(span);
   }
 
   const char* text_;
   Size size_, depth_ = 0;
   Step steps_[kDeepestPath] = {};
-  std::vector<Span> keys_;
 };
 
 // What a token is that no JSON can say or no float64 hold: NaN or an infinity; else 0.
@@ -261,17 +259,94 @@ py::object excess(const py::buffer& buffer, Size values, Size lists, Size object
   return py::make_tuple(body.slice(field), elements);
 }
 
-// The keys of the top-level object in their order, as they are written; at most 1,024.
-py::list top_level_keys(const py::buffer& buffer) {
+// Appends a code point in UTF-8; half of a surrogate pair, which no valid body has alone, as if it
+// were one, so that equal keys stay equal.
+void append_utf8(std::string& text, std::uint32_t code) {
+  const auto put = [&](std::uint32_t byte) { text.push_back(static_cast<char>(byte)); };
+  if (code < 0x80) {
+    put(code);
+  } else if (code < 0x800) {
+    put(0xC0 | (code >> 6));
+    put(0x80 | (code & 0x3F));
+  } else if (code < 0x10000) {
+    put(0xE0 | (code >> 12));
+    put(0x80 | ((code >> 6) & 0x3F));
+    put(0x80 | (code & 0x3F));
+  } else {
+    put(0xF0 | (code >> 18));
+    put(0x80 | ((code >> 12) & 0x3F));
+    put(0x80 | ((code >> 6) & 0x3F));
+    put(0x80 | (code & 0x3F));
+  }
+}
+
+std::uint32_t hexadecimal(std::string_view digits) {
+  std::uint32_t value = 0;
+  for (const char c : digits) {
+    const std::uint32_t digit = c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
+    value = value * 16 + (digit & 0xF);
+  }
+  return value;
+}
+
+// What the inside of a string means whose escapes are valid.
+std::string unescaped(std::string_view text) {
+  constexpr std::string_view kLetters = "bfnrt", kMeant = "\b\f\n\r\t";
+  std::string plain;
+  for (Size at = 0; at < text.size(); ++at) {
+    if (text[at] != '\\' || at + 1 == text.size()) {
+      plain.push_back(text[at]);
+      continue;
+    }
+    const char c = text[++at];
+    const Size letter = kLetters.find(c);
+    if (c != 'u' || text.size() - at < 5) {
+      plain.push_back(letter == std::string_view::npos ? c : kMeant[letter]);
+      continue;
+    }
+    std::uint32_t code = hexadecimal(text.substr(at + 1, 4));
+    at += 4;
+    const std::string_view next = text.substr(at + 1);
+    if (code >= 0xD800 && code < 0xDC00 && next.size() >= 6 && next[0] == '\\' && next[1] == 'u') {
+      code = 0x10000 + ((code - 0xD800) << 10) + ((hexadecimal(next.substr(2, 4)) - 0xDC00) & 0x3FF);
+      at += 6;
+    }
+    append_utf8(plain, code);
+  }
+  return plain;
+}
+
+// The first key, as it is written, that its object has had already, and the key of the top-level
+// object below which it stands, the same for one of that object itself. None where there is none,
+// of objects down to a depth of kDeepestPath. The body is valid JSON.
+py::object repeated_key(const py::buffer& buffer) {
   const Body body(buffer);
-  Walk walk(body.text, body.size);
+  Span found = kNone, field = kNone;
   {
     const py::gil_scoped_release unlocked;
-    walk.run([](Span) { return true; }, [](Span) { return true; });
+    Walk walk(body.text, body.size);
+    std::vector<std::set<std::string_view>> seen(kDeepestPath);
+    std::deque<std::string> decoded;  // keys with escapes, which the sets point into
+    walk.run(
+        [&](Span span) {
+          const Size depth = walk.depth();
+          if (depth == 0 || depth > kDeepestPath) return true;
+          std::set<std::string_view>& keys = seen[depth - 1];
+          if (body.text[span.first] == '{') keys.clear();
+          const Walk::Step& step = walk.step(depth - 1);
+          if (!step.is_object || step.key != span) return true;
+          std::string_view key(body.text + span.first + 1, span.second - span.first - 2);
+          if (key.find('\\') != std::string_view::npos)
+            key = decoded.emplace_back(unescaped(key));
+          if (keys.insert(key).second) return true;
+          found = span;
+          field = walk.field();
+          return false;
+        },
+        [](Span) { return true; });
   }
-  py::list keys;
-  for (const Span& span : walk.keys()) keys.append(body.slice(span));
-  return keys;
+  if (found == kNone) return py::none();
+  return py::make_tuple(body.slice(found), body.slice(field));
 }
 
 // Whether values are nested in more than `depth` lists and objects; then the key of the top-level
@@ -343,6 +418,6 @@ PYBIND11_MODULE(_json_scan, m) {
   m.def("excess", &excess, py::arg("body"), py::arg("values"), py::arg("lists"), py::arg("objects"),
         py::arg("strings"));
   m.def("too_deep", &too_deep, py::arg("body"), py::arg("depth"));
-  m.def("top_level_keys", &top_level_keys, py::arg("body"));
+  m.def("repeated_key", &repeated_key, py::arg("body"));
   m.def("without_not_finite", &without_not_finite, py::arg("body"), py::arg("most"));
 }
