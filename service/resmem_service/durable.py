@@ -3,14 +3,34 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Final
 
-__all__ = ["make_folder", "publish_folder", "sha256_of", "sync", "write_atomically"]
+__all__ = [
+    "make_folder",
+    "publish_folder",
+    "sha256_of",
+    "sha256_of_open",
+    "sync",
+    "write_atomically",
+]
+
+_READ_BYTES: Final = 1 << 18
 
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_open(descriptor: int) -> str:
+    """The SHA-256, in hex, of the whole of a file that is open; where it is read from stays."""
+    digest, buffer, offset = hashlib.sha256(), bytearray(_READ_BYTES), 0
+    view = memoryview(buffer)
+    while count := os.preadv(descriptor, [buffer], offset):
+        digest.update(view[:count])
+        offset += count
+    return digest.hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -6,6 +6,7 @@ restart; and most of them refused the restart.
 
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -381,3 +382,73 @@ def test_what_is_forgotten_while_a_segment_cannot_be_opened_stays_forgotten(
         check(serving, FIRST, forgotten=(11,))
     with closing(ResidualMemory.open(state, fitted=None, shape=SHAPE, options=QUIET)) as again:
         check(again, FIRST, forgotten=(11,))
+
+
+def test_a_segment_that_another_worker_has_merged_away_is_no_loss(
+    state: Path,
+    opened: Callable[[MemoryOptions], ResidualMemory],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Before, a worker that had not followed the merge yet took it for a file that was lost."""
+    late = opened(QUIET)
+    sealing = opened(SMALL)
+    teach(sealing, FIRST)
+    folder = sealed_folder(state, sealing)
+    late.refresh()
+    teach(sealing, SECOND)
+    wait_until(lambda: not folder.exists())
+    caplog.clear()
+    late.inspect()
+    assert late.faults() == []
+    assert late.statistics().unusable_segments == 0
+    assert caplog.text == ""
+    check(late, range(300))
+
+
+def test_a_segment_that_is_merged_away_between_a_look_and_the_next(
+    state: Path,
+    opened: Callable[[MemoryOptions], ResidualMemory],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The merge falls between the reading of the catalogue and the look at the folder."""
+    late = opened(QUIET)
+    sealing = opened(SMALL)
+    teach(sealing, FIRST)
+    folder = sealed_folder(state, sealing)
+    late.refresh()
+    look = SealedSegment.missing_name
+
+    def merge_first(segment: SealedSegment) -> str | None:
+        if folder.exists() and not sealing.size > len(FIRST):
+            teach(sealing, SECOND)
+            wait_until(lambda: not folder.exists())
+        return look(segment)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SealedSegment, "missing_name", merge_first)
+        caplog.clear()
+        late.inspect()
+    assert late.faults() == []
+    assert caplog.text == ""
+    assert len(sealed_names(state)) == 1
+    assert not folder.exists()
+    check(late, range(300))
+
+
+def test_no_shortage_of_descriptors_makes_a_mapped_segment_a_damaged_one(
+    state: Path, opened: Callable[[MemoryOptions], ResidualMemory]
+) -> None:
+    """Before, the checksums opened the files by name, and what could not be opened was damaged."""
+    serving = opened(SMALL)
+    teach(serving, FIRST)
+    folder = sealed_folder(state, serving)
+    segment = SealedSegment.open(folder, SHAPE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        segment.verify()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert segment.damage is None
+    assert segment.verified

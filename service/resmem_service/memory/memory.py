@@ -24,7 +24,13 @@ from resmem_service.errors import (
 from resmem_service.memory.faults import Fault
 from resmem_service.memory.follower import JournalFollower
 from resmem_service.memory.journal.group_commit import GroupCommit, then
-from resmem_service.memory.journal.journal import Appended, Journal, Memories, Written
+from resmem_service.memory.journal.journal import (
+    Appended,
+    Journal,
+    Memories,
+    SegmentEntry,
+    Written,
+)
 from resmem_service.memory.journal.sqlite.journal import SqliteJournal
 from resmem_service.memory.journal.sqlite.log_check import damage_in
 from resmem_service.memory.observer import MemoryObserver, Unobserved
@@ -366,19 +372,12 @@ class ResidualMemory:
             CorruptFile, JournalUnavailable: the journal cannot be read in the place of a damaged
                 segment.
         """
-        snapshot = self._tiers.snapshot
-        for segment in (*snapshot.sealed.values(), *([self._fitted] if self._fitted else ())):
-            lost = segment.loss
-            if segment.sound():
-                segment.look_for_files()
-                if not segment.verified and segment.loss is None:
-                    # It was opened by a prediction, which does not wait for all of it to be read.
-                    with suppress(CorruptFile):
-                        segment.verify()
-            if segment.loss is not None and lost is None:
-                logger.error("%s; predictions go on with what is mapped of it", segment.loss)
         self.refresh()
-        if not snapshot.unusable:
+        for entry, segment in list(self._tiers.snapshot.sealed.items()):
+            self._look_after(segment, entry)
+        if self._fitted is not None:
+            self._look_after(self._fitted, None)
+        if not self._tiers.snapshot.unusable:
             self._reopen_at, self._reopen_pause_s = 0.0, _FIRST_REOPENING_S
         elif self._follower is not None and self._due():
             self._follower.restore(reopen=True)
@@ -424,6 +423,32 @@ class ResidualMemory:
     def _publish(self) -> None:
         if self._follower is not None and self._follower.refresh(at_once=True):
             self._wake_sealer()
+
+    def _look_after(self, segment: SealedSegment, entry: SegmentEntry | None) -> None:
+        """Sets `loss` of a segment, of the bundle where `entry` is None, and says so once."""
+        if not segment.sound():
+            return
+        loss = segment.missing_name()
+        if loss is not None and entry is not None and not self._is_named(entry):
+            # Merged away meanwhile, or as far as anybody can tell now.
+            return
+        if loss is not None and segment.loss is None:
+            logger.error("%s; predictions go on with what is mapped of it", loss)
+        segment.loss = loss
+        if loss is None and not segment.verified:
+            # It was opened by a prediction, which does not wait for all of it to be read.
+            with suppress(CorruptFile):
+                segment.verify()
+
+    def _is_named(self, entry: SegmentEntry) -> bool:
+        """Whether the catalogue names a segment, as it is now.
+
+        Whoever removes the files of a segment has published its successor before.
+        """
+        self.refresh()
+        if self._follower is None or self._follower.trouble is not None:
+            return False
+        return entry in self._tiers.snapshot.catalogue
 
     def _leave_damaged(self) -> None:
         """Has the journal's rows take the place of every damaged segment, and wakes the sealer.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from resmem_service import durable
 from resmem_service.array_file import map_array
 from resmem_service.errors import CorruptFile
+from resmem_service.memory.faults import is_shortage
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.search import _kernel
 from resmem_service.memory.segments.copies import COPY_ARRAYS
@@ -115,7 +116,7 @@ class SealedSegment:
         self.loss: str | None = None
         self.verified = False
         self._mappings = mappings
-        self._checksums = description.checksums
+        self._description = description
 
     @classmethod
     def open(cls, folder: Path, shape: MemoryShape) -> "SealedSegment":
@@ -214,25 +215,30 @@ class SealedSegment:
         if not self.sound():
             raise CorruptFile(str(self.damage))
 
-    def look_for_files(self) -> None:
-        """Sets `loss`: whether the names in the folder still lead to the files that are mapped.
+    def missing_name(self) -> str | None:
+        """What in the folder is no longer what is mapped, named; None where all of it is.
 
         What is mapped can be read on when its name is gone, until the process ends.
         """
-        self.loss = None
-        if not (self.folder / "segment.json").is_file():
-            self.loss = f"{self.folder / 'segment.json'} is missing"
+        description = self.folder / "segment.json"
+        try:
+            if _Description.read(description) != self._description:
+                return f"{description} was replaced by another file"
+        except CorruptFile as error:
+            return str(error)
+        except OSError as error:
+            if not is_shortage(error):
+                return f"{description}: {error.strerror}"
         for name, mapping in self._mappings.items():
             path = self.folder / name
             try:
                 named = path.stat()
             except OSError as error:
-                self.loss = f"{path}: {error.strerror}"
-                return
+                return f"{path}: {error.strerror}"
             mapped = os.fstat(mapping.descriptor)
             if (named.st_dev, named.st_ino) != (mapped.st_dev, mapped.st_ino):
-                self.loss = f"{path} was replaced by another file"
-                return
+                return f"{path} was replaced by another file"
+        return None
 
     def measure_recall(self, ef: int) -> float:
         """Asks for a sample of its living rows; sets `recall`, and returns it.
@@ -248,24 +254,25 @@ class SealedSegment:
         return self.recall
 
     def verify(self) -> None:
-        """Reads every file through and compares it with its SHA-256.
+        """Reads every mapped file through and compares it with its SHA-256.
+
+        It needs neither the names in the folder nor free descriptors: whoever merges the segment
+        away, and whatever runs short meanwhile, a sound segment is not found damaged.
 
         Raises:
             CorruptFile: one differs or cannot be read; the message names it. The segment counts as
                 damaged from now on.
         """
-        try:
-            description = _Description.read(self.folder / "segment.json")
-            for name, expected in description.checksums.items():
-                if durable.sha256_of(self.folder / name) != expected:
-                    raise CorruptFile(f"{self.folder / name} differs from its checksum")
-            self.verified = True
-        except OSError as error:
-            self.damage = f"{error.filename or self.folder}: {error.strerror}"
-            raise CorruptFile(self.damage) from error
-        except CorruptFile as error:
-            self.damage = str(error)
-            raise
+        for name, mapping in self._mappings.items():
+            path = self.folder / name
+            try:
+                if durable.sha256_of_open(mapping.descriptor) != self._description.checksums[name]:
+                    self.damage = f"{path} differs from its checksum"
+            except OSError as error:
+                self.damage = f"{path}: {error.strerror}"
+            if self.damage is not None:
+                raise CorruptFile(self.damage)
+        self.verified = True
 
     def _only_touched(self) -> bool:
         """Trusts mapped files again that were written to and hold what they should all the same."""
@@ -274,10 +281,10 @@ class SealedSegment:
                 continue
             written_ns = mapping.written_ns
             try:
-                content = durable.sha256_of(Path(f"/dev/fd/{mapping.descriptor}"))
+                content = durable.sha256_of_open(mapping.descriptor)
             except OSError:
                 return False
-            if content != self._checksums[name]:
+            if content != self._description.checksums[name]:
                 return False
             mapping.trust(written_ns)
         return not self.native.damaged
