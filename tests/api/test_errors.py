@@ -243,7 +243,8 @@ def test_unknown_routes(digits_service: LocalService, method: str, path: str) ->
     [
         ("GET", "/predict", "POST"),
         ("PUT", "/memorize", "POST"),
-        ("POST", "/memories/a", "GET"),
+        ("POST", "/memories/a", "GET, DELETE"),
+        ("PUT", "/memories?source=a", "GET, DELETE"),
         ("POST", "/model", "GET"),
         ("BREW", "/healthz", "GET"),
     ],

@@ -124,6 +124,15 @@ def test_forgotten_stays_forgotten(taught: LocalService, digits: FittedModel, st
         ("GET", "/memories?after=nobody", "after"),
         ("GET", "/memories?after=", "after"),
         ("GET", "/memories?after=~AAAAAAAAAAEAAAAA", "after"),
+        ("GET", "/memories?sorce=a", "sorce"),
+        ("GET", "/memories?limit=1&limit=2", "limit"),
+        ("GET", f"/memories?limit={'9' * 5000}", "limit"),
+        ("GET", "/memories?limit[]=1", "limit[]"),
+        ("GET", "/memories?=", ""),
+        ("DELETE", "/memories?source=a&source=b", "source"),
+        ("DELETE", "/memories?source=a&sure=1", "sure"),
+        ("GET", "/memories/a?b", "b"),
+        ("DELETE", "/memories/a?b", "b"),
         ("GET", f"/memories/{'x' * 257}", "id"),
         ("DELETE", f"/memories/{'x' * 257}", "id"),
     ],
@@ -133,6 +142,35 @@ def test_refused(digits_service: LocalService, method: str, path: str, field: st
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"]["code"] == "invalid_input"
     assert answer.json()["error"]["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("limit=-1", "is '-1'; it must be at least 1"),
+        ("limit=1001", "is '1001'; it must be at most 1000"),
+        ("limit=ten", "is 'ten'; it must be a whole number"),
+        ("source=", "is empty"),
+        (f"source={'x' * 300}", "has 300 characters; at most 256 are taken"),
+        ("sorce=a", "unknown query parameter 'sorce'; the known ones are: source, limit, after"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_value(
+    digits_service: LocalService, query: str, says: str
+) -> None:
+    message = digits_service.request("GET", f"/memories?{query}").json()["error"]["message"]
+    assert message.startswith(says)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("escaped", ["%ff", "%ED%A0%80"])
+def test_a_query_that_is_not_utf8_names_nothing(
+    digits_service: LocalService, method: str, escaped: str
+) -> None:
+    """U+FFFD in its place may be the source of other memories."""
+    answer = digits_service.request(method, f"/memories?source={escaped}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "malformed_request"
 
 
 @pytest.mark.parametrize("name", ["nobody", "fit-900", "fit--1", "fit-", "a/b", ""])

@@ -3,13 +3,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resmem_service.errors import HeadTooLarge, MalformedRequest
+from resmem_service.errors import BodyTooLarge, HeadTooLarge, MalformedRequest
 from resmem_service.server.chunked import ChunkedBody
+
+LIMIT = 20_000
 
 
 def read(wire: bytes, step: int = 10**6, framing: int = 1000) -> tuple[bytes, bytes, bool]:
     """The body, what follows it, and whether it is complete."""
-    body, chunks = b"", ChunkedBody(framing)
+    body, chunks = b"", ChunkedBody(framing, LIMIT)
     for at in range(0, len(wire), step):
         pieces, used = chunks.feed(wire[at : at + step])
         body += b"".join(pieces)
@@ -69,6 +71,25 @@ def test_what_surrounds_the_chunks_is_bounded(wire: bytes, step: int) -> None:
 def test_extensions_of_many_chunks_are_bounded_together() -> None:
     with pytest.raises(HeadTooLarge):
         read((b"1;" + b"e" * 50 + b"\r\na\r\n") * 1000)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"f" * 15 + b"\r\n",
+        b"%x\r\n" % (LIMIT + 1),
+        chunk(b"a" * 9000) * 2 + b"%x\r\n" % (LIMIT - 17_999),
+    ],
+)
+@pytest.mark.parametrize("step", [3, 10**6])
+def test_what_is_too_large_is_refused_when_it_is_announced(wire: bytes, step: int) -> None:
+    with pytest.raises(BodyTooLarge):
+        read(wire, step)
+
+
+def test_as_much_as_the_limit_passes() -> None:
+    wire = chunk(b"a" * 15_000) + chunk(b"a" * 5000) + b"0\r\n\r\n"
+    assert read(wire) == (b"a" * LIMIT, b"", True)
 
 
 def test_chunks_of_one_byte_pass_however_many() -> None:

@@ -5,6 +5,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resmem_service.api.errors import RouteNotFound
 from resmem_service.errors import (
     ExpectationFailed,
     HeadTooLarge,
@@ -38,7 +39,13 @@ def test_what_a_head_says() -> None:
 
 @pytest.mark.parametrize(
     ("target", "path"),
-    [("/", "/"), ("http://host:80/predict?a", "/predict"), ("http://host", "/"), ("*", "*")],
+    [
+        ("/", "/"),
+        ("http://host:80/predict?a", "/predict"),
+        ("http://host", "/"),
+        ("*", "*"),
+        ("/%F0%9F%98%80%zz%", "/\U0001f600%zz%"),
+    ],
 )
 def test_targets(target: str, path: str) -> None:
     assert parse_head(raw(f"OPTIONS {target} HTTP/1.1")).path == path
@@ -86,6 +93,9 @@ def test_a_request_to_change_the_protocol_is_passed_over() -> None:
         (raw("GET / RTSP/1.0"), MalformedRequest),
         (raw("GET /\xe9 HTTP/1.1"), MalformedRequest),
         (raw("GET http:// HTTP/1.1"), MalformedRequest),
+        (raw("DELETE /memories/a#b HTTP/1.1"), MalformedRequest),
+        (raw("DELETE /memories/%ff HTTP/1.1"), RouteNotFound),
+        (raw("DELETE /memories/%ED%A0%80 HTTP/1.1"), RouteNotFound),
         (post("Content-Length: 1", "Content-Length: 1"), MalformedRequest),
         (post("Content-Length: 1, 1"), MalformedRequest),
         (post("Content-Length: +1"), MalformedRequest),
@@ -127,6 +137,11 @@ def test_only_who_has_a_body_waits_to_send_it() -> None:
     assert not parse_head(old).expects_continue
 
 
+def test_a_long_line_may_still_become_a_request() -> None:
+    line = b"GET /" + b"a" * 5000
+    assert all(is_start_of_request(line, checked) for checked in (0, 1000, 3000))
+
+
 @given(st.integers(0, 200))
 def test_every_beginning_of_a_request_is_one(length: int) -> None:
     whole = post("Content-Length: 3", "A-Header: with a value")
@@ -146,6 +161,8 @@ def test_every_beginning_of_a_request_is_one(length: int) -> None:
         b"GET / HTTP/1.1 x",
         b"G(T",
         b" GET",
+        b"\xff" * 2000,
+        b"GET /" + b"a" * 500 + b"\0" + b"a" * 2000,
     ],
 )
 def test_what_cannot_become_a_request(beginning: bytes) -> None:

@@ -1,9 +1,9 @@
 """Every error becomes an answer here: `{"error": {"code", "message", "field"}}` and its status."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import orjson
 from fastapi import FastAPI, Request
@@ -11,8 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from resmem_service.api.content_coding import CODINGS
+from resmem_service.api.routes import methods_of, template_of
 from resmem_service.errors import InvalidInput, ResmemError, UnsupportedMediaType
-from resmem_service.excerpt import LONGEST_NAMED, shortened
+from resmem_service.excerpt import LONGEST_NAMED, excerpt, shortened
 
 __all__ = [
     "Answer",
@@ -29,6 +30,8 @@ WriteBody = Callable[[str, str, str | None], bytes]
 
 _RETRY_AFTER_S: Final = b"1"
 _LONGEST_MESSAGE: Final = 2000
+_LONGEST_METHOD: Final = 40
+_LONGEST_VALUE: Final = 60
 _LONGEST_FIELD: Final = LONGEST_NAMED + 64
 """Characters; a name and what stands around it."""
 
@@ -94,10 +97,14 @@ def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) 
 def raise_as_ours(app: FastAPI) -> None:
     """Makes FastAPI's own refusals errors of ours, which the edge answers like all others."""
 
-    async def http(_: Request, error: Exception) -> NoReturn:
+    async def http(request: Request, error: Exception) -> NoReturn:
         assert isinstance(error, HTTPException)
         if error.status_code == 405:
-            raise MethodNotAllowed("the route has no such method", (error.headers or {})["Allow"])
+            # The router names the methods of the first route alone that has the path.
+            path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+            allowed = ", ".join(methods_of(template_of(path)))
+            method = excerpt(request.method, _LONGEST_METHOD)
+            raise MethodNotAllowed(f"the path has no method {method}; it has {allowed}", allowed)
         if error.status_code == 404:
             raise RouteNotFound("there is no such route; /docs lists them all")
         raise error
@@ -105,10 +112,31 @@ def raise_as_ours(app: FastAPI) -> None:
     async def validation(_: Request, error: Exception) -> NoReturn:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        raise InvalidInput(first["msg"], str(first["loc"][-1]))
+        raise InvalidInput(_misfit(first), str(first["loc"][-1]))
 
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
+
+
+def _misfit(error: Mapping[str, Any]) -> str:
+    """What pydantic finds wrong with a parameter, in the words of all other messages."""
+    value, bounds = error.get("input"), error.get("ctx", {})
+    match error["type"]:
+        case "missing":
+            return "is missing"
+        case "string_too_short":
+            return "is empty"
+        case "string_too_long" if isinstance(value, str):
+            return f"has {len(value)} characters; at most {bounds['max_length']} are taken"
+        case "greater_than_equal":
+            wanted = f"be at least {bounds['ge']}"
+        case "less_than_equal":
+            wanted = f"be at most {bounds['le']}"
+        case "int_parsing" | "int_parsing_size":
+            wanted = "be a whole number"
+        case _:
+            return str(error["msg"])
+    return f"is {excerpt(value, _LONGEST_VALUE)}; it must {wanted}"
 
 
 def _encodable(text: str, longest: int) -> str:

@@ -9,13 +9,14 @@ from asyncio import wrap_future
 from typing import Annotated, Final
 
 import orjson
-from fastapi import Path, Query, Response
+from fastapi import Path, Query, Request, Response
 
 from resmem_service.api.cursor import cursor_of, sequence_in
 from resmem_service.api.lifecycle import Gate
 from resmem_service.api.memorize import LONGEST_NAME
 from resmem_service.api.memory_body import memory_json
 from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.query import check_query
 from resmem_service.errors import InvalidInput, MemoryNotFound
 from resmem_service.excerpt import excerpt
 from resmem_service.memory.memory import ResidualMemory
@@ -36,6 +37,7 @@ class MemoriesRoutes:
 
     def list(
         self,
+        request: Request,
         source: Annotated[
             str | None,
             Query(
@@ -59,6 +61,7 @@ class MemoriesRoutes:
         Who follows `next` to the end gets every memory that was there throughout exactly once,
         whatever is added, replaced and forgotten meanwhile. One that is replaced moves to the end.
         """
+        check_query(request.url.query, ("source", "limit", "after"))
         card, memory = self._enter()
         memory.refresh()  # another worker may have forgotten some of the bundle's
         # One more than asked for tells whether there is a next page.
@@ -72,21 +75,24 @@ class MemoriesRoutes:
             }
         )
 
-    def find(self, id: _Id) -> Response:
+    def find(self, request: Request, id: _Id) -> Response:
         """Shows one memory."""
+        check_query(request.url.query, ())
         card, memory = self._enter()
         memory.refresh()
         return _json(memory_json(memory.records.find(id), card))
 
-    async def forget(self, id: _Id) -> Response:
+    async def forget(self, request: Request, id: _Id) -> Response:
         """Forgets one memory: gone from the next prediction at once."""
+        check_query(request.url.query, ())
         _, memory = self._enter()
         if not await wrap_future(memory.request_forget(id)):
             raise MemoryNotFound(f"no memory has the id {id!r}", "id")
         return _forgotten(1, memory)
 
-    async def forget_source(self, source: _Source) -> Response:
+    async def forget_source(self, request: Request, source: _Source) -> Response:
         """Forgets every memory of a source, say one that turned out to be poisoned."""
+        check_query(request.url.query, ("source",))
         _, memory = self._enter()
         return _forgotten(await wrap_future(memory.request_forget_source(source)), memory)
 

@@ -20,7 +20,7 @@ from resmem_service.api.errors import answer_to, error_body
 from resmem_service.api.inference_protocol import errors as inference_protocol
 from resmem_service.api.lifecycle import Gate
 from resmem_service.api.origins import Origins, check_media_type
-from resmem_service.api.routes import ROUTES, template_of
+from resmem_service.api.routes import ROUTES, methods_of, template_of
 from resmem_service.telemetry.metrics import Metrics
 
 __all__ = ["WHOLE_RESPONSE", "Edge", "ErrorsForTheEdge"]
@@ -37,10 +37,6 @@ _CLOSE: Final[Header] = (b"connection", b"close")
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
 _ERROR: Final = "resmem.error"
 _SCOPES: Final = {(route.method, route.path): route.scope for route in ROUTES}
-_METHODS: Final = {
-    path: [route.method for route in ROUTES if route.path == path]
-    for path in dict.fromkeys(route.path for route in ROUTES)
-}
 _BINARY: Final = frozenset(route.path for route in ROUTES if route.path.endswith("/infer"))
 """The routes whose bodies may hold bytes behind their JSON."""
 _RELOAD: Final = "/admin/reload"
@@ -107,7 +103,7 @@ class Edge:
             if (origin := sent.get(b"origin")) is not None:
                 reply.shared = self._origins.headers(origin)
                 if reply.shared and method == "OPTIONS" and _PREFLIGHT in sent:
-                    await reply.give(200, b"", self._origins.preflight(_METHODS.get(route, ())))
+                    await reply.give(200, b"", self._origins.preflight(methods_of(route)))
                     return
                 self._origins.check(method, origin, sent.get(b"host"))
             needed = _SCOPES.get((method, route))

@@ -8,7 +8,16 @@ from typing import Final
 from resmem_service.api.auth import Scope
 from resmem_service.telemetry.metrics import Series
 
-__all__ = ["EVERYWHERE", "OTHER", "REASONS", "ROUTES", "Route", "series", "template_of"]
+__all__ = [
+    "EVERYWHERE",
+    "OTHER",
+    "REASONS",
+    "ROUTES",
+    "Route",
+    "methods_of",
+    "series",
+    "template_of",
+]
 
 OTHER: Final = "other"
 """The route label of every path that is none of ours."""
@@ -94,6 +103,10 @@ ROUTES: Final = (
     Route("GET", "/openapi.json", None, 200),
 )
 
+_METHODS: Final = {
+    path: [route.method for route in ROUTES if route.path == path]
+    for path in dict.fromkeys(route.path for route in ROUTES)
+}
 _FIXED: Final = {route.path for route in ROUTES if "{" not in route.path}
 _TEMPLATES: Final = list(dict.fromkeys(route.path for route in ROUTES if "{" in route.path))
 _PATTERN: Final = re.compile(
@@ -111,6 +124,11 @@ def template_of(path: str) -> str:
         return path
     match = _PATTERN.fullmatch(path)
     return OTHER if match is None else _TEMPLATES[(match.lastindex or 0) - 1]
+
+
+def methods_of(template: str) -> list[str]:
+    """The methods that a path has; none for `OTHER`."""
+    return _METHODS.get(template, [])
 
 
 def series() -> Iterator[Series]:

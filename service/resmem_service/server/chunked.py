@@ -9,6 +9,7 @@ import re
 from enum import Enum, auto
 from typing import Final
 
+from resmem_service.api.content_coding import body_too_large
 from resmem_service.errors import HeadTooLarge, MalformedRequest
 
 __all__ = ["ChunkedBody"]
@@ -29,13 +30,14 @@ class _Expected(Enum):
 class ChunkedBody:
     """One body, fed as it arrives."""
 
-    __slots__ = ("_allowed", "_expected", "_line", "_remaining")
+    __slots__ = ("_allowed", "_expected", "_limit", "_line", "_remaining", "_room")
 
-    def __init__(self, max_framing_bytes: int) -> None:
+    def __init__(self, max_framing_bytes: int, max_body_bytes: int) -> None:
         self._expected = _Expected.SIZE
         self._line = b""
         self._remaining = 0
         self._allowed = max_framing_bytes
+        self._limit = self._room = max_body_bytes
 
     @property
     def complete(self) -> bool:
@@ -50,6 +52,7 @@ class ChunkedBody:
         Raises:
             MalformedRequest: it is not in chunks.
             HeadTooLarge: there is too much around the chunks.
+            BodyTooLarge: so much was announced that the body is over its limit.
         """
         pieces = []
         at, end = 0, len(data)
@@ -83,6 +86,9 @@ class ChunkedBody:
             if match is None:
                 raise MalformedRequest("a chunk does not begin with its size in hexadecimal")
             self._remaining = int(match[1], 16)
+            self._room -= self._remaining
+            if self._room < 0:
+                raise body_too_large(self._limit)
             self._expected = _Expected.DATA if self._remaining else _Expected.TRAILER
         elif self._expected is _Expected.LINE_END:
             if line:

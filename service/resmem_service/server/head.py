@@ -8,10 +8,11 @@ servers in a row are how requests are smuggled (RFC 9112, section 11.2).
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import httptools
 
+from resmem_service.api.errors import RouteNotFound
 from resmem_service.errors import (
     ExpectationFailed,
     HeadTooLarge,
@@ -36,7 +37,7 @@ _REQUEST_START: Final = re.compile(
     rb"%b+(?: (?:[\x21-\x7e]+(?: (?:H(?:T(?:T(?:P(?:/[0-9.]*)?)?)?)?)?\r?)?)?)?" % _TOKEN
 )
 _LOOKED_AT: Final = 1024
-"""A first line that is longer is looked at once it is complete."""
+"""So much of a first line is looked at before it is complete."""
 _LONE_LINE_FEED: Final = re.compile(rb"(?<!\r)\n")
 
 
@@ -93,7 +94,8 @@ def is_start_of_request(raw: bytes | bytearray, checked: int = 0) -> bool:
         return False
     if raw.find(b"\r\n") >= 0:
         return _REQUEST_LINE.match(raw) is not None
-    return len(raw) > _LOOKED_AT or _REQUEST_START.fullmatch(raw) is not None
+    # Of a long line the beginning tells, and it was looked at while the line was short.
+    return checked >= _LOOKED_AT or _REQUEST_START.fullmatch(raw[:_LOOKED_AT]) is not None
 
 
 def parse_head(raw: bytes) -> Head:
@@ -105,6 +107,7 @@ def parse_head(raw: bytes) -> Head:
         UnknownMethod, UnsupportedTransferCoding: it asks for what no server here can do.
         ExpectationFailed: it expects something else than `100-continue`.
         HeadTooLarge: it has more than `MOST_HEADERS` headers.
+        RouteNotFound: its path is not UTF-8.
     """
     match = _REQUEST_LINE.match(raw)
     if match is None:
@@ -143,10 +146,9 @@ def parse_head(raw: bytes) -> Head:
     if hosts > 1:
         raise MalformedRequest("the request has more than one Host header")
     path, query = _path_and_query(target)
-    text = path.decode("ascii")
     return Head(
         method=method.decode(),
-        path=unquote(text) if "%" in text else text,
+        path=_unquoted(path),
         raw_path=path,
         query=query,
         version=version,
@@ -177,8 +179,19 @@ def _headers(raw: bytes) -> list[tuple[bytes, bytes]]:
 def _path_and_query(target: bytes) -> tuple[bytes, bytes]:
     if target == b"*":
         return target, b""
+    if b"#" in target:
+        raise MalformedRequest("the target of the request has a fragment; write `#` as %23")
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserError as error:
         raise MalformedRequest(f"the target of the request is no URL: {error}") from None
     return url.path or b"/", url.query or b""
+
+
+def _unquoted(path: bytes) -> str:
+    if b"%" not in path:
+        return path.decode("ascii")
+    try:
+        return unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:  # a replacement for what is none may be the name of something else
+        raise RouteNotFound("no path has bytes that are not UTF-8 behind its %-escapes") from None

@@ -416,7 +416,8 @@ class HttpProtocol(asyncio.Protocol):
             self._received = 0
             self._refused = False
             if length is None:
-                self._chunks = ChunkedBody(self._connections.limits.max_head_bytes)
+                limits = self._connections.limits
+                self._chunks = ChunkedBody(limits.max_head_bytes, limits.max_body_bytes)
             else:
                 self._remaining = length
                 limit = self._connections.limits.max_body_bytes
@@ -469,10 +470,6 @@ class HttpProtocol(asyncio.Protocol):
                 return
             piece, rest = pieces[0] if len(pieces) == 1 else b"".join(pieces), data[used:]
             complete = self._chunks.complete
-            limit = self._connections.limits.max_body_bytes
-            if self._received + len(piece) > limit:
-                self._refuse_body(body_too_large(limit))
-                return
         if piece:
             self._received += len(piece)
             if not exchange.take(piece) and not self._take_with_room_made(exchange, piece):
