@@ -92,7 +92,7 @@ def test_a_model_that_does_not_load(
         answer = asyncio.run(until_over(app))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
     assert "log" in answer.json()["error"]["message"]
-    assert isinstance(app.gate.failure, BundleError)
+    assert isinstance(app.lifecycle.failure, BundleError)
     assert "base.onnx" in caplog.text
     assert "Traceback" not in caplog.text
 
@@ -123,7 +123,7 @@ def test_ended_while_it_loads(digits: FittedModel, tmp_path: Path) -> None:
             pass
 
     asyncio.run(short_life())
-    assert app.gate.leaving
+    assert app.lifecycle.draining
     assert not list(tmp_path.rglob("*-wal"))
 
 

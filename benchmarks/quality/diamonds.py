@@ -39,14 +39,14 @@ def main() -> None:
             options=["--embedding", "input", "--task", "regression"],
         )
         with Server(work / "store", "diamonds", work / "state", work / "log") as server:
-            card, answers = server.model(), server.predict(split.test_x)
+            facts, answers = server.model(), server.predict(split.test_x)
     truth = np.asarray(split.test_y, np.float64)
     dollars = Answers(
         np.exp(answers.base), np.exp(answers.knn), np.exp(answers.resmem), answers.nearest
     )
     for measurement in (
-        measure("diamonds", _COMMAND, _BASE, card, answers, truth),
-        measure("diamonds_dollars", _COMMAND, _BASE, card, dollars, np.exp(truth)),
+        measure("diamonds", _COMMAND, _BASE, facts, answers, truth),
+        measure("diamonds_dollars", _COMMAND, _BASE, facts, dollars, np.exp(truth)),
     ):
         measurement.print()
         print(measurement.save())

@@ -51,12 +51,12 @@ def main() -> None:
         name="fashion",
         options=["--classes", ",".join(CLASSES)],
     )
-    card, answers, lessons = _serve(work, test, arguments.teach)
+    facts, answers, lessons = _serve(work, test, arguments.teach)
     measurement = measure(
         name,
         command,
         f"small CNN, {arguments.epochs} epochs",
-        card,
+        facts,
         answers,
         test.labels,
     )
@@ -72,10 +72,10 @@ def _serve(work: Path, test: Images, count: int) -> tuple[dict[str, object], Ans
     for state in ("state", "state-taught"):
         shutil.rmtree(work / state, ignore_errors=True)
     with Server(work / "store", "fashion", work / "state", log) as server:
-        card, answers = server.model(), server.predict(test.images)
+        facts, answers = server.model(), server.predict(test.images)
     with Server(work / "store", "fashion", work / "state-taught", log) as server:
         lessons = teach(server, test.images, test.labels, answers.resmem, count)
-    return card, answers, lessons
+    return facts, answers, lessons
 
 
 if __name__ == "__main__":

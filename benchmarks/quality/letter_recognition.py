@@ -44,12 +44,12 @@ def main() -> None:
             options=["--embedding", "input", "--classes", ",".join(LETTERS)],
         )
         with Server(work / "store", "letters", work / "state", work / "log") as server:
-            card, answers = server.model(), server.predict(split.test_x)
+            facts, answers = server.model(), server.predict(split.test_x)
     measurement = measure(
         "letter_recognition",
         "python -m benchmarks.quality.letter_recognition",
         "logistic regression",
-        card,
+        facts,
         answers,
         np.asarray(split.test_y),
     )

@@ -66,12 +66,12 @@ def measure(
     name: str,
     command: str,
     base_model: str,
-    card: dict[str, Any],
+    facts: dict[str, Any],
     answers: Answers,
     truth: NDArray[Any],
 ) -> Measurement:
-    """Judge answers to n rows against the truth [n]; `card` is the body of `GET /model`."""
-    if card["task"] == "classification":
+    """Judge answers to n rows against the truth [n]; `facts` is the body of `GET /model`."""
+    if facts["task"] == "classification":
         right = [np.equal(said, truth) for said in (answers.base, answers.knn, answers.resmem)]
         base, knn, resmem = (wilson(one) for one in right)
         difference = paired_accuracy(right[0], right[2])
@@ -86,11 +86,11 @@ def measure(
         name=name,
         command=command,
         base_model=base_model,
-        metric="accuracy" if card["task"] == "classification" else "rmse",
+        metric="accuracy" if facts["task"] == "classification" else "rmse",
         rows=len(truth),
-        memories=card["memory"]["size"],
-        parameters=card["parameters"],
-        embedding_dim=card["embedding"]["dim"],
+        memories=facts["memory"]["size"],
+        parameters=facts["parameters"],
+        embedding_dim=facts["embedding"]["dim"],
         base=base,
         knn=knn,
         resmem=resmem,

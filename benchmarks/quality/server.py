@@ -116,20 +116,20 @@ class Server:
 
     def predict(self, inputs: NDArray[Any]) -> Answers:
         """Ask for n rows, 250 a request, each with its k neighbours."""
-        card = self.model()
-        body: dict[str, Any] = {"neighbours": card["parameters"]["k"]}
+        facts = self.model()
+        body: dict[str, Any] = {"neighbours": facts["parameters"]["k"]}
         predictions: list[dict[str, Any]] = []
         for start in range(0, len(inputs), _BATCH_ROWS):
             body["inputs"] = inputs[start : start + _BATCH_ROWS].tolist()
             reply = self._checked(self._client.post("/predict", json=body))
             predictions += reply["predictions"]
         nearest = [row["neighbours"][0]["id"] for row in predictions]
-        if card["task"] == "regression":
+        if facts["task"] == "regression":
             base = np.array([row["base"] for row in predictions], np.float64)
             resmem = np.array([row["value"] for row in predictions], np.float64)
             knn = np.array([_mean(row["neighbours"]) for row in predictions])
             return Answers(base.ravel(), knn, resmem.ravel(), nearest)
-        index = {name: number for number, name in enumerate(card["classes"])}
+        index = {name: number for number, name in enumerate(facts["classes"])}
         return Answers(
             np.array([index[row["base"]["label"]] for row in predictions]),
             np.array([index[_vote(row["neighbours"])] for row in predictions]),

@@ -52,19 +52,19 @@ def main() -> None:
             options=["--classes", ",".join(CLASSES), *_OPTIONS],
         )
         with Server(_STORE, "fashion", Path(work) / "state", Path(work) / "log") as server:
-            card, answers = server.model(), server.predict(test.images)
-            lesson = _first_lesson(server, test, answers.resmem, card["teaching_weight"])
+            facts, answers = server.model(), server.predict(test.images)
+            lesson = _first_lesson(server, test, answers.resmem, facts["teaching_weight"])
     measurement = measure(
         "shipped_bundle",
         "python -m benchmarks.quality.shipped_bundle",
         "small CNN, 2 epochs",
-        card,
+        facts,
         answers,
         test.labels,
     )
     measurement.print()
     measurement.save()
-    _write_examples(test, lesson, card["teaching_weight"])
+    _write_examples(test, lesson, facts["teaching_weight"])
     _SAMPLE.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         _SAMPLE,

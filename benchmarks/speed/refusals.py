@@ -95,8 +95,8 @@ class App:
         asgi = self.app.asgi
         await self._stack.enter_async_context(asgi.router.lifespan_context(asgi))
         while self._status(await self._ask("GET", "/readyz", b"", {})) != 200:
-            if self.app.gate.failure is not None:
-                raise self.app.gate.failure
+            if self.app.lifecycle.failure is not None:
+                raise self.app.lifecycle.failure
             await asyncio.sleep(0.01)
 
     def measure(self, request: Refused, size: int, *, memory: bool = False) -> Cost:
@@ -163,10 +163,10 @@ class App:
 
 def model_of(app: App) -> Model:
     """What requests must say of the model that is served; it has one input of a fixed shape."""
-    card = app.app.gate.enter().card
-    (spec,) = card.inputs
+    metadata = app.app.lifecycle.backend().metadata
+    (spec,) = metadata.inputs
     shape = tuple(axis or 1 for axis in spec.shape)
-    return Model(card.name, card.version, spec.name, datatype_of(spec.dtype), shape)
+    return Model(metadata.name, metadata.version, spec.name, datatype_of(spec.dtype), shape)
 
 
 def expandable(requests: Iterable[Refused]) -> list[Refused]:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from resmem_service.api.application import build_api
 from resmem_service.api.auth import KeyRing
-from resmem_service.api.lifecycle import Backend, Gate
+from resmem_service.api.lifecycle import Backend, Lifecycle
 from resmem_service.api.limits import RequestLimits
 from resmem_service.api.origins import Origins
 from resmem_service.api.routes import REASONS, series
@@ -83,15 +83,15 @@ class ResmemApp:
         self._reloads = Coalesced(self._reload, what="reloads")
         self._staging = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
-        self.gate = Gate(None if fleet is None else fleet.all_ready)
+        self.lifecycle = Lifecycle(None if fleet is None else fleet.all_ready)
         self.metrics = Metrics(
             series(),
             REASONS,
-            in_flight=self.gate.in_flight,
+            in_flight=self.lifecycle.in_flight,
             cells=None if fleet is None else fleet.cells,
         )
         self.asgi = build_api(
-            self.gate,
+            self.lifecycle,
             RequestLimits(
                 max_body_bytes=settings.max_body_bytes,
                 max_request_rows=settings.max_request_rows,
@@ -184,7 +184,7 @@ class ResmemApp:
         try:
             yield
         finally:
-            self.gate.shut()
+            self.lifecycle.stop()
             await self._loading
             await self.abandon()
             await asyncio.gather(*self._retiring)
@@ -230,7 +230,7 @@ class ResmemApp:
         try:
             backend = await asyncio.to_thread(assemble, self._bundle, self._settings, self.metrics)
         except Exception as error:
-            self.gate.failure = error
+            self.lifecycle.failure = error
             unexpected = None if isinstance(error, ResmemError | OSError) else error
             _log.error("the model cannot be served: %s", error, exc_info=unexpected)
             return
@@ -241,21 +241,21 @@ class ResmemApp:
             self._fleet.on_ready()
 
     def _load_version(self, model: str) -> tuple[Bundle, Backend]:
-        if self.gate.failure is not None or self.gate.leaving:
+        if self.lifecycle.failure is not None or self.lifecycle.draining:
             raise NotReady("this server is ending")
         bundle = self._store.resolve(model)
         bundle.check()
         return bundle, assemble(bundle, self._settings, self.metrics)
 
     def _serve(self, backend: Backend) -> None:
-        predictor, card = backend.predictor, backend.card
+        predictor, metadata = backend.predictor, backend.metadata
         self._backend = backend
         _log.info(
             "serving",
             extra=fields(
-                model=card.name,
-                version=card.version,
-                provider=card.provider,
+                model=metadata.name,
+                version=metadata.version,
+                provider=metadata.provider,
                 memories=predictor.memory.size,
             ),
         )
@@ -269,21 +269,21 @@ class ResmemApp:
             ).warn()
         predictor.start()
         self.metrics.serve(
-            name=card.name,
-            version=card.version,
-            provider=card.provider,
+            name=metadata.name,
+            version=metadata.version,
+            provider=metadata.provider,
             memory=lambda: _statistics(predictor.memory),
             queued_rows=lambda: predictor.queued_rows,
             model_bytes=model_bytes,
         )
-        self.gate.open(backend)
+        self.lifecycle.serve(backend)
 
     async def _retire(self, old: Backend) -> None:
         """Closes a backend once nobody uses it, or when the service ends."""
-        await self.gate.earlier_left()
+        await self.lifecycle.wait_for_earlier()
         await _close(old)
         _freeze_heap()
-        _log.info("retired", extra=fields(model=f"{old.card.name}/{old.card.version}"))
+        _log.info("retired", extra=fields(model=f"{old.metadata.name}/{old.metadata.version}"))
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -1,7 +1,7 @@
 """Puts a backend together from a bundle: the model, its memory and the predictor, all warm."""
 
 from resmem_service.api.lifecycle import Backend
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.bundle.predecessor import warn_of_predecessor
 from resmem_service.bundle.store import Bundle
 from resmem_service.inference.base_model import BaseModel
@@ -60,13 +60,13 @@ def assemble(bundle: Bundle, settings: Settings, metrics: Metrics) -> Backend:
     except BaseException:
         memory.close()
         raise
-    return Backend(_card(bundle, model.provider, settings), predictor)
+    return Backend(_metadata(bundle, model.provider, settings), predictor)
 
 
-def _card(bundle: Bundle, provider: str, settings: Settings) -> ModelCard:
+def _metadata(bundle: Bundle, provider: str, settings: Settings) -> ModelMetadata:
     manifest = bundle.manifest
     max_weight = manifest.max_weight if settings.max_weight is None else settings.max_weight
-    return ModelCard(
+    return ModelMetadata(
         name=manifest.name,
         version=manifest.version,
         task=manifest.task,

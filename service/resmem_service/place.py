@@ -46,7 +46,7 @@ def find_place(settings: Settings) -> Place:
 
 
 def memory_options(bundle: Bundle, settings: Settings) -> MemoryOptions:
-    """How the memory of a bundle is kept: bounds, segments and their graphs, patience."""
+    """How the memory of a bundle is kept: bounds, segments and their graphs, time limits."""
     return MemoryOptions(
         growing_bytes=settings.growing_bytes,
         max_growing_bytes=settings.max_growing_bytes,

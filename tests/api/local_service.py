@@ -68,6 +68,6 @@ class LocalService:
             httpx.AsyncClient(transport=transport, base_url="http://resmem")
         )
         while (await self.client.get("/readyz")).status_code != 200:
-            if self.app.gate.failure is not None:
-                raise self.app.gate.failure
+            if self.app.lifecycle.failure is not None:
+                raise self.app.lifecycle.failure
             await asyncio.sleep(0.001)

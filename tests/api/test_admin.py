@@ -110,7 +110,7 @@ def test_a_request_under_way_ends_on_its_version(
 
 def test_ended_while_a_request_holds_the_old_version(store: ModelStore, tmp_path: Path) -> None:
     with start_on(store, tmp_path) as service:
-        service.app.gate.crowd.size += 1
+        service.app.lifecycle.requests.size += 1
         assert reloaded(service) == ("1", "1")
     assert not list(tmp_path.rglob("*-wal"))
 
@@ -180,11 +180,11 @@ def test_who_may(digits: FittedModel, start: Start) -> None:
 
 def test_not_before_the_end(digits: FittedModel, start: Start) -> None:
     service = start(digits)
-    service.app.gate.leave()
+    service.app.lifecycle.drain()
     answer: httpx.Response = service.request("POST", "/admin/reload")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "reload_failed")
     assert "this server is ending" in answer.json()["error"]["message"]
-    service.app.gate.shut()
+    service.app.lifecycle.stop()
     answer = service.request("POST", "/admin/reload")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
 

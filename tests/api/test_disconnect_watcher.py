@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from resmem_service.api.body import Disconnected
-from resmem_service.api.disconnect_watcher import Patience
+from resmem_service.api.disconnect_watcher import DisconnectWatcher
 from resmem_service.inference.base_model import BaseModel, BaseOutput
 from resmem_service.inference.rows import Rows
 from starlette.types import Message
@@ -25,8 +25,10 @@ async def goes() -> Message:
 def test_a_client_that_stays() -> None:
     async def wait() -> str:
         future = asyncio.get_running_loop().create_future()
-        answer = asyncio.create_task(Patience().wait(future, stays))
-        await asyncio.sleep(0.2)  # past the patience, so that a watcher has begun
+        answer = asyncio.create_task(DisconnectWatcher().wait(future, stays))
+        await asyncio.sleep(
+            0.2
+        )  # past the time that no request is watched for, so that a watcher has begun
         future.set_result("answer")
         return str(await answer)
 
@@ -37,7 +39,7 @@ def test_a_client_that_goes() -> None:
     async def wait() -> None:
         future = asyncio.get_running_loop().create_future()
         with pytest.raises(Disconnected):
-            await Patience().wait(future, goes)
+            await DisconnectWatcher().wait(future, goes)
         assert future.cancelled()
         task = asyncio.current_task()
         assert task is not None
@@ -48,10 +50,10 @@ def test_a_client_that_goes() -> None:
 
 def test_each_request_has_its_own_client() -> None:
     async def wait() -> None:
-        patience, loop = Patience(), asyncio.get_running_loop()
+        watcher, loop = DisconnectWatcher(), asyncio.get_running_loop()
         futures = [loop.create_future() for _ in range(3)]
         waits = [
-            asyncio.create_task(patience.wait(future, receive))
+            asyncio.create_task(watcher.wait(future, receive))
             for future, receive in zip(futures, (stays, goes, stays), strict=True)
         ]
         with pytest.raises(Disconnected):
@@ -64,7 +66,7 @@ def test_each_request_has_its_own_client() -> None:
         # It looks again for those that come after it had nobody left to look at.
         await asyncio.sleep(0.2)
         with pytest.raises(Disconnected):
-            await patience.wait(loop.create_future(), goes)
+            await watcher.wait(loop.create_future(), goes)
 
     asyncio.run(wait())
 
@@ -72,7 +74,7 @@ def test_each_request_has_its_own_client() -> None:
 def test_no_watcher_outlives_its_request() -> None:
     async def wait() -> None:
         future = asyncio.get_running_loop().create_future()
-        answer = asyncio.create_task(Patience().wait(future, stays))
+        answer = asyncio.create_task(DisconnectWatcher().wait(future, stays))
         await asyncio.sleep(0.2)
         assert len(asyncio.all_tasks()) == 3  # this one, the request's, its watcher
         future.set_result(None)
@@ -86,7 +88,7 @@ def test_no_watcher_outlives_its_request() -> None:
 def test_a_task_cancelled_by_others_stays_cancelled() -> None:
     async def cancel() -> None:
         future = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(Patience().wait(future, stays))
+        task = asyncio.create_task(DisconnectWatcher().wait(future, stays))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -143,5 +145,5 @@ def test_rows_of_a_client_that_goes_leave_the_queue(
     service.run(play())
     assert sent == []
     assert sizes == [1]
-    assert service.app.gate.in_flight() == 0
+    assert service.app.lifecycle.in_flight() == 0
     assert service.app.metrics.requests("/predict", "POST", "499").value == 1

@@ -354,14 +354,14 @@ def test_our_own_mistakes(
 def test_before_the_end(digits: FittedModel, start: Start) -> None:
     """Nothing but readiness fails, so that no request does while others go elsewhere."""
     service = start(digits)
-    service.app.gate.leave()
+    service.app.lifecycle.drain()
     answer = service.get("/readyz")
     error(answer, 503, "not_ready")
     assert answer.headers["retry-after"]
     for path in ("/model", "/memories", "/healthz", "/metrics"):
         assert service.get(path).status_code == HTTPStatus.OK
     assert "connection" not in service.post("/predict", {"inputs": [ROW]}).headers
-    service.app.gate.close_connections()
+    service.app.lifecycle.close_connections()
     for answer in (
         service.post("/predict", {"inputs": [ROW]}),
         service.get("/readyz"),
@@ -373,7 +373,7 @@ def test_before_the_end(digits: FittedModel, start: Start) -> None:
 
 def test_at_the_end(digits: FittedModel, start: Start) -> None:
     service = start(digits)
-    service.app.gate.shut()
+    service.app.lifecycle.stop()
     for path in ("/readyz", "/model", "/memories", "/memories/a"):
         answer = service.get(path)
         error(answer, 503, "not_ready")

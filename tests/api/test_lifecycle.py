@@ -1,43 +1,43 @@
-"""The gate's crowds: who still uses a backend that was replaced."""
+"""The lifecycle: which requests still use a backend that was replaced."""
 
 import asyncio
 from typing import cast
 
-from resmem_service.api.lifecycle import Backend, Gate
+from resmem_service.api.lifecycle import Backend, Lifecycle
 
 BACKEND = cast(Backend, object())
 
 
 def test_earlier_requests_are_waited_for_and_later_ones_are_not() -> None:
     async def life() -> None:
-        gate = Gate()
-        gate.open(BACKEND)
-        early = gate.crowd
+        lifecycle = Lifecycle()
+        lifecycle.serve(BACKEND)
+        early = lifecycle.requests
         early.size += 1
-        gate.open(BACKEND)
-        late = gate.crowd
+        lifecycle.serve(BACKEND)
+        late = lifecycle.requests
         late.size += 1
-        assert gate.in_flight() == 2
-        waiting = asyncio.create_task(gate.earlier_left())
+        assert lifecycle.in_flight() == 2
+        waiting = asyncio.create_task(lifecycle.wait_for_earlier())
         await asyncio.sleep(0.05)
         assert not waiting.done()
         early.size -= 1
         await waiting
-        assert gate.in_flight() == 1
+        assert lifecycle.in_flight() == 1
 
     asyncio.run(life())
 
 
 def test_one_from_before_two_swaps_may_use_either_backend() -> None:
     async def life() -> None:
-        gate = Gate()
-        gate.open(BACKEND)
-        early = gate.crowd
+        lifecycle = Lifecycle()
+        lifecycle.serve(BACKEND)
+        early = lifecycle.requests
         early.size += 1
-        gate.open(BACKEND)
-        first = asyncio.create_task(gate.earlier_left())
-        gate.open(BACKEND)
-        second = asyncio.create_task(gate.earlier_left())
+        lifecycle.serve(BACKEND)
+        first = asyncio.create_task(lifecycle.wait_for_earlier())
+        lifecycle.serve(BACKEND)
+        second = asyncio.create_task(lifecycle.wait_for_earlier())
         await asyncio.sleep(0.05)
         assert not first.done()
         assert not second.done()
@@ -49,11 +49,11 @@ def test_one_from_before_two_swaps_may_use_either_backend() -> None:
 
 def test_shut_nobody_waits() -> None:
     async def life() -> None:
-        gate = Gate()
-        gate.crowd.size += 1
-        gate.open(BACKEND)
-        gate.shut()
-        await gate.earlier_left()
-        assert gate.in_flight() == 1
+        lifecycle = Lifecycle()
+        lifecycle.requests.size += 1
+        lifecycle.serve(BACKEND)
+        lifecycle.stop()
+        await lifecycle.wait_for_earlier()
+        assert lifecycle.in_flight() == 1
 
     asyncio.run(life())

@@ -11,7 +11,7 @@ from resmem_service.errors import InvalidInput
 
 from tests.api.conftest import Start
 from tests.api.local_service import LocalService
-from tests.api.test_predict import card, predict
+from tests.api.test_predict import metadata, predict
 from tests.conftest import FittedModel
 
 
@@ -99,7 +99,7 @@ def test_regression(diabetes: FittedModel, start: Start) -> None:
 
 def test_several_outputs() -> None:
     body = {"inputs": {"image": [[1, 2]] * 2, "age": [7, 8]}, "targets": [[1, 2.5], [3, -4]]}
-    model = card(task="regression", outputs=2)
+    model = metadata(task="regression", outputs=2)
     request = MemorizeRequest.decode(orjson.dumps(body), model, RequestLimits())
     assert request.targets.tolist() == [[1, 2.5], [3, -4]]
     assert request.targets.dtype == np.float32

@@ -1,4 +1,4 @@
-"""The edge: what it counts, the ids of requests, apps below a path of another."""
+"""The middleware: what it counts, the ids of requests, apps below a path of another."""
 
 import asyncio
 
@@ -139,7 +139,7 @@ def test_in_flight_returns_to_zero(service: LocalService) -> None:
         await asyncio.gather(*posts)
 
     service.run(many())
-    assert service.app.gate.in_flight() == 0
+    assert service.app.lifecycle.in_flight() == 0
     assert value(service, "queue_rows") == 0
     # The scrape itself.
     assert value(service, "requests_in_flight") == 1

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 from resmem_service.api.limits import RequestLimits
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.api.predict import PredictRequest
 from resmem_service.errors import InvalidInput, TooManyRows
 from resmem_service.inference.tensor_spec import TensorSpec
@@ -182,7 +182,7 @@ def test_a_row_too_many(digits: FittedModel, start: Start) -> None:
     assert answer.json()["error"]["code"] == "too_many_rows"
 
 
-def card(**changes: Any) -> ModelCard:
+def metadata(**changes: Any) -> ModelMetadata:
     facts: dict[str, Any] = {
         "name": "two",
         "version": "1",
@@ -199,12 +199,12 @@ def card(**changes: Any) -> ModelCard:
         "checksums": {},
         "memory_limits": {},
     }
-    return ModelCard(**{**facts, **changes})
+    return ModelMetadata(**{**facts, **changes})
 
 
 def test_several_inputs() -> None:
     body = b'{"inputs": {"age": [7, 8], "image": [[1, 2], [3, 4]]}}'
-    rows = PredictRequest.decode(body, card(), RequestLimits()).rows
+    rows = PredictRequest.decode(body, metadata(), RequestLimits()).rows
     assert list(rows.arrays) == ["image", "age"]
     assert rows.arrays["age"].tolist() == [7, 8]
     assert rows.arrays["image"].dtype == np.float32
@@ -222,15 +222,15 @@ def test_several_inputs() -> None:
 )
 def test_several_inputs_that_do_not_fit(inputs: object, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        PredictRequest.decode(orjson.dumps({"inputs": inputs}), card(), RequestLimits())
+        PredictRequest.decode(orjson.dumps({"inputs": inputs}), metadata(), RequestLimits())
     assert caught.value.field == field
 
 
 def test_rows_are_counted_in_every_input() -> None:
     body = b'{"inputs": {"image": [[1, 2]], "age": [7, 8]}}'
     with pytest.raises(TooManyRows):
-        PredictRequest.decode(body, card(), RequestLimits(max_request_rows=1))
+        PredictRequest.decode(body, metadata(), RequestLimits(max_request_rows=1))
 
 
 def test_classes_without_names_are_called_by_their_index() -> None:
-    assert card().labels == ["0", "1", "2"]
+    assert metadata().labels == ["0", "1", "2"]

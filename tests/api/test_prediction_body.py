@@ -10,7 +10,7 @@ from resmem_service.api.prediction_body import FIELDS, Selection, encode_predict
 from resmem_service.inference.predictions import Predictions
 from resmem_service.memory.search.soft_knn import Correction
 
-from tests.api.test_predict import card
+from tests.api.test_predict import metadata
 
 
 def predictions(
@@ -29,7 +29,7 @@ def predictions(
 
 
 def encoded(said: Predictions, *, top: int | None = None, **facts: Any) -> dict[str, Any]:
-    model = card(**facts)
+    model = metadata(**facts)
     selection = Selection(frozenset(FIELDS[model.task]), top=top)
     body: dict[str, Any] = orjson.loads(encode_predictions(said, None, selection, model))
     return body
@@ -72,6 +72,6 @@ def test_numbers_are_written_as_the_float32_they_are() -> None:
     base = np.array([[0.1]], np.float32)
     said = predictions(base, np.zeros_like(base))
     raw = encode_predictions(
-        said, None, Selection(frozenset({"base"})), card(task="regression", outputs=1)
+        said, None, Selection(frozenset({"base"})), metadata(task="regression", outputs=1)
     )
     assert b'{"base":0.1}' in raw

@@ -88,4 +88,4 @@ def test_nothing_stays_of_what_is_refused(app: App, requests: list[Refused]) -> 
     finally:
         gc.enable()
     assert not wrong, "\n".join(wrong)
-    assert app.app.gate.in_flight() == 0
+    assert app.app.lifecycle.in_flight() == 0

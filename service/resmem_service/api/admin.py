@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 from fastapi import Response
 
-from resmem_service.api.lifecycle import Gate
+from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.reloaded import Reloaded
 
 __all__ = ["AdminRoutes", "Reload"]
@@ -22,8 +22,8 @@ Raises:
 class AdminRoutes:
     """The handlers."""
 
-    def __init__(self, gate: Gate, reload: Reload) -> None:
-        self._gate = gate
+    def __init__(self, lifecycle: Lifecycle, reload: Reload) -> None:
+        self._lifecycle = lifecycle
         self._reload = reload
 
     async def reload(self) -> Response:
@@ -33,7 +33,7 @@ class AdminRoutes:
         or its warm-up leaves the old one serving. Rolling back is the same call, once `current`
         was set back: `resmem use NAME/VERSION`.
         """
-        self._gate.enter()
+        self._lifecycle.backend()
         done = await self._reload()
         body = {
             "model": _model(done.served),

@@ -1,4 +1,4 @@
-"""The ASGI app: the surface's routes on their handlers, documented, behind the edge."""
+"""The ASGI app: every route with its handler and its documentation, inside the middleware."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -20,11 +20,11 @@ from resmem_service.api.inference_protocol import schemas as inference_protocol
 from resmem_service.api.inference_protocol.endpoint import InferEndpoint, VersionInferEndpoint
 from resmem_service.api.inference_protocol.errors import is_spoken_at
 from resmem_service.api.inference_protocol.metadata import MetadataRoutes
-from resmem_service.api.lifecycle import Gate
+from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
 from resmem_service.api.memories import MemoriesRoutes
 from resmem_service.api.memorize import MemorizeEndpoint
-from resmem_service.api.middleware import Edge, ErrorsForTheEdge
+from resmem_service.api.middleware import ErrorCapture, RequestMiddleware
 from resmem_service.api.origins import Origins
 from resmem_service.api.predict import PredictEndpoint
 from resmem_service.api.routes import EVERYWHERE, ROUTES, Route
@@ -67,23 +67,23 @@ _VERSION: Final = f"{_MODEL}/versions/{{version}}"
 
 
 class _Api(FastAPI):
-    """FastAPI behind the edge, which answers the hot endpoints without it.
+    """FastAPI inside `RequestMiddleware`, which answers the hot endpoints without it.
 
     Its own outer layers and its look-up of OpenTelemetry providers cost 10 us of CPU a request.
     """
 
-    edge: Edge
+    outer: RequestMiddleware
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.edge(scope, receive, send)
+        await self.outer(scope, receive, send)
 
     async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What the edge does not answer itself."""
+        """Answers what the middleware does not answer itself."""
         await Starlette.__call__(self, scope, receive, send)
 
 
 def build_api(
-    gate: Gate,
+    lifecycle: Lifecycle,
     limits: RequestLimits,
     keys: KeyRing,
     metrics: Metrics,
@@ -92,7 +92,7 @@ def build_api(
     reload: Reload,
     lifespan: Lifespan,
 ) -> FastAPI:
-    """The app of one service; `lifespan` is to open the gate."""
+    """Builds the app of one service; `lifespan` gives the lifecycle its backend."""
     app = _Api(
         title="ResMem service",
         version=__version__,
@@ -102,15 +102,15 @@ def build_api(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    predict = PredictEndpoint(gate, limits, metrics)
-    memorize = MemorizeEndpoint(gate, limits, metrics)
-    infer = InferEndpoint(gate, limits, metrics)
-    infer_version = VersionInferEndpoint(gate, limits, metrics)
+    predict = PredictEndpoint(lifecycle, limits, metrics)
+    memorize = MemorizeEndpoint(lifecycle, limits, metrics)
+    infer = InferEndpoint(lifecycle, limits, metrics)
+    infer_version = VersionInferEndpoint(lifecycle, limits, metrics)
     endpoints = (predict, memorize, infer, infer_version)
-    metadata = MetadataRoutes(gate)
-    memories = MemoriesRoutes(gate)
-    status = StatusRoutes(gate, metrics)
-    admin = AdminRoutes(gate, reload)
+    metadata = MetadataRoutes(lifecycle)
+    memories = MemoriesRoutes(lifecycle)
+    status = StatusRoutes(lifecycle, metrics)
+    admin = AdminRoutes(lifecycle, reload)
     handlers: dict[tuple[str, str], tuple[Handler, type[BaseModel] | None]] = {
         ("POST", "/predict"): (predict.respond, PredictedBody),
         ("POST", "/memorize"): (memorize.respond, MemorizedBody),
@@ -139,9 +139,14 @@ def build_api(
         if handler is not None:  # the documentation's own routes are FastAPI's
             _add(app, route, handler, body, descriptions.get(route.path))
     raise_as_ours(app)
-    app.add_middleware(ErrorsForTheEdge)
-    app.edge = Edge(
-        app.routed, gate=gate, endpoints=endpoints, keys=keys, origins=origins, metrics=metrics
+    app.add_middleware(ErrorCapture)
+    app.outer = RequestMiddleware(
+        app.routed,
+        lifecycle=lifecycle,
+        endpoints=endpoints,
+        keys=keys,
+        origins=origins,
+        metrics=metrics,
     )
     return app
 

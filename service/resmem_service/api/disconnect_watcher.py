@@ -1,4 +1,4 @@
-"""A client that goes away stops waiting, and so should its rows in the queue."""
+"""Notices clients that disconnect while their request waits, so that its rows leave the queue."""
 
 import asyncio
 from typing import Final, TypeVar
@@ -7,7 +7,7 @@ from starlette.types import Receive
 
 from resmem_service.api.body import Disconnected
 
-__all__ = ["Patience"]
+__all__ = ["DisconnectWatcher"]
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ _LOOK_S: Final = 0.05
 """Most requests are answered long before; only one that takes longer is worth a watcher."""
 
 
-class Patience:
+class DisconnectWatcher:
     """Watches the clients of requests that take long; for one event loop.
 
     A timer and a look at the current task for every request would cost it 5 us of CPU. One timer

@@ -1,7 +1,7 @@
 """An endpoint on the hot path: raw bytes to raw bytes, past FastAPI's own handling.
 
 FastAPI spends about 40 us of CPU to call a function with nothing to validate, its router alone 14.
-The edge therefore calls `answer` of these endpoints itself; FastAPI keeps the route for its
+The middleware therefore calls `answer` of these endpoints itself; FastAPI keeps the route for its
 documentation and for refusing other methods.
 """
 

@@ -95,7 +95,7 @@ def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) 
 
 
 def raise_as_ours(app: FastAPI) -> None:
-    """Makes FastAPI's own refusals errors of ours, which the edge answers like all others."""
+    """Makes FastAPI's own refusals errors of ours, which the middleware answers like all others."""
 
     async def http(request: Request, error: Exception) -> NoReturn:
         assert isinstance(error, HTTPException)

@@ -14,7 +14,7 @@ import orjson
 
 from resmem_service.api import _json_scan
 from resmem_service.api.limits import RequestLimits
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.errors import InvalidInput, TooManyRows
 from resmem_service.inference.tensor_spec import TensorSpec
 
@@ -39,14 +39,14 @@ class JsonBudget:
     max_rows: int
 
     @classmethod
-    def of(cls, card: ModelCard, limits: RequestLimits) -> Self:
+    def of(cls, metadata: ModelMetadata, limits: RequestLimits) -> Self:
         """The budget of requests to this model, whatever their route."""
         rows = limits.max_request_rows
-        per_row = sum(_length(spec.shape, limits) for spec in card.inputs)
+        per_row = sum(_length(spec.shape, limits) for spec in metadata.inputs)
         # A target, an id and a weight beside the inputs; a target is a list or may be a string.
         return cls(
-            values=rows * (per_row + card.outputs + 3) + _SLACK,
-            lists=rows * (sum(_lists(spec, limits) for spec in card.inputs) + 1) + _SLACK,
+            values=rows * (per_row + metadata.outputs + 3) + _SLACK,
+            lists=rows * (sum(_lists(spec, limits) for spec in metadata.inputs) + 1) + _SLACK,
             objects=_SLACK,
             strings=2 * rows + _SLACK,
             max_rows=rows,
@@ -71,7 +71,9 @@ class JsonBudget:
         )
 
 
-def check_json_size(body: bytes | memoryview, card: ModelCard, limits: RequestLimits) -> None:
+def check_json_size(
+    body: bytes | memoryview, metadata: ModelMetadata, limits: RequestLimits
+) -> None:
     """Refuses a body that holds more JSON than any request to this model.
 
     Raises:
@@ -79,7 +81,7 @@ def check_json_size(body: bytes | memoryview, card: ModelCard, limits: RequestLi
         InvalidInput: it does otherwise; names the key of the request's object where it is over.
     """
     if len(body) > _UNCOUNTED:
-        JsonBudget.of(card, limits).check(body)
+        JsonBudget.of(metadata, limits).check(body)
 
 
 def _lists(spec: TensorSpec, limits: RequestLimits) -> int:

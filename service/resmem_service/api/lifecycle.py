@@ -1,16 +1,16 @@
-"""The gate: shut until a model is warm, and again when the service has ended."""
+"""The lifecycle of a service: starting, ready, draining, stopped; and its requests in flight."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.errors import NotReady
 from resmem_service.inference.predictor import Predictor
 from resmem_service.memory.faults import Fault
 
-__all__ = ["Backend", "Crowd", "Gate"]
+__all__ = ["Backend", "Lifecycle", "RequestCount"]
 
 _LOOK_S: Final = 0.02
 
@@ -19,12 +19,12 @@ _LOOK_S: Final = 0.02
 class Backend:
     """What requests are answered with."""
 
-    card: ModelCard
+    metadata: ModelMetadata
     predictor: Predictor
 
 
-class Crowd:
-    """The requests inside that came while the same backend was served."""
+class RequestCount:
+    """Counts the requests in flight that came while the same backend was served."""
 
     __slots__ = ("size",)
 
@@ -32,20 +32,23 @@ class Crowd:
         self.size = 0
 
 
-class Gate:
-    """Starting, then open, then leaving, then shut; or failed. Belongs to the event loop."""
+class Lifecycle:
+    """Says what answers requests: nothing at first, then a backend; nothing again once stopped.
+
+    Its states are starting, serving, draining and stopped, or failed. It belongs to the event loop.
+    """
 
     def __init__(self, others_ready: Callable[[], bool] | None = None) -> None:
         """`others_ready` says whether all other workers that take requests can answer them."""
         self._others_ready = others_ready
         self._backend: Backend | None = None
-        self._earlier: list[Crowd] = []
-        self.crowd = Crowd()
-        """Where a request that comes now counts itself, and later out."""
-        self.bystanders = Crowd()
-        """Where it does if no backend answers it: a reload must not wait for itself."""
-        self._shut = False
-        self.leaving = False
+        self._earlier: list[RequestCount] = []
+        self.requests = RequestCount()
+        """A request that comes now adds itself here, and takes itself off when it is answered."""
+        self.other_requests = RequestCount()
+        """The same for requests that no backend answers: a reload must not wait for itself."""
+        self._stopped = False
+        self.draining = False
         """Whether the service is going to end. Requests are answered, but it is not ready: whoever
         distributes them should go elsewhere."""
         self.closing = False
@@ -54,44 +57,45 @@ class Gate:
         """Why the model could not be loaded; the server should end then."""
 
     def in_flight(self) -> int:
-        """Requests inside."""
-        return self.bystanders.size + self.crowd.size + sum(crowd.size for crowd in self._earlier)
+        """The number of requests that have come and are not answered yet."""
+        earlier = sum(requests.size for requests in self._earlier)
+        return self.other_requests.size + self.requests.size + earlier
 
-    def open(self, backend: Backend) -> None:
-        """Lets requests in, to this backend from now on; those inside stay with theirs."""
+    def serve(self, backend: Backend) -> None:
+        """Answers requests with this backend from now on; those in flight stay with theirs."""
         self._backend = backend
-        self._earlier.append(self.crowd)
-        self.crowd = Crowd()
+        self._earlier.append(self.requests)
+        self.requests = RequestCount()
 
-    async def earlier_left(self) -> None:
-        """Waits for all requests that came before the last `open`, or for `shut`."""
+    async def wait_for_earlier(self) -> None:
+        """Waits for all requests that came before the last `serve`, or for `stop`."""
         earlier = list(self._earlier)
         # An event would have every request look whether it is the last; reloads are rare.
-        while not self._shut and any(crowd.size for crowd in earlier):  # noqa: ASYNC110
+        while not self._stopped and any(requests.size for requests in earlier):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
-        self._earlier = [crowd for crowd in self._earlier if crowd.size]
+        self._earlier = [requests for requests in self._earlier if requests.size]
 
-    def leave(self) -> None:
+    def drain(self) -> None:
         """Says that the service is not ready any more; requests are answered as before."""
-        self.leaving = True
+        self.draining = True
 
     def close_connections(self) -> None:
         """Has every answer from now on close its connection."""
         self.closing = True
 
-    def shut(self) -> None:
-        """Lets no more requests in, and nobody waits any more for those inside."""
-        self.leaving = self.closing = self._shut = True
+    def stop(self) -> None:
+        """Refuses requests from now on, and waits no longer for those in flight."""
+        self.draining = self.closing = self._stopped = True
 
     def check_ready(self) -> Backend:
         """What answers requests here, where it is wise to send some.
 
         Raises:
-            NotReady: as `enter`; or the service is going to end, or another worker, which may get
+            NotReady: as `backend`; or the service is going to end, or another worker, which may get
                 the next request, is still loading the model.
         """
-        backend = self.enter()
-        if self.leaving:
+        backend = self.backend()
+        if self.draining:
             raise NotReady("the server is shutting down")
         if self._others_ready is not None and not self._others_ready():
             raise NotReady("another worker is still loading the model")
@@ -109,13 +113,13 @@ class Gate:
                 raise NotReady(fault.message)
         return faults
 
-    def enter(self) -> Backend:
+    def backend(self) -> Backend:
         """What to answer a request with.
 
         Raises:
             NotReady: still starting, or the service has ended.
         """
-        if self._shut:
+        if self._stopped:
             raise NotReady("the server is shutting down")
         if self.failure is not None:
             raise NotReady("the model could not be loaded; the server's log says why")

@@ -12,10 +12,10 @@ import orjson
 from fastapi import Path, Query, Request, Response
 
 from resmem_service.api.cursor import cursor_of, sequence_in
-from resmem_service.api.lifecycle import Gate
+from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.memorize import LONGEST_NAME
 from resmem_service.api.memory_body import memory_json
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.api.query import check_query
 from resmem_service.errors import InvalidInput, MemoryNotFound
 from resmem_service.excerpt import excerpt
@@ -32,8 +32,8 @@ _Source = Annotated[str, Query(min_length=1, max_length=LONGEST_NAME)]
 class MemoriesRoutes:
     """The handlers of `/memories` and `/memories/{id}`."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
 
     def list(
         self,
@@ -62,7 +62,7 @@ class MemoriesRoutes:
         whatever is added, replaced and forgotten meanwhile. One that is replaced moves to the end.
         """
         check_query(request.url.query, ("source", "limit", "after"))
-        card, memory = self._enter()
+        metadata, memory = self._enter()
         memory.refresh()  # another worker may have forgotten some of the bundle's
         # One more than asked for tells whether there is a next page.
         start = 0 if after is None else _sequence_of(after, memory)
@@ -70,7 +70,7 @@ class MemoriesRoutes:
         page = found[:limit]
         return _json(
             {
-                "memories": [memory_json(record, card) for record in page],
+                "memories": [memory_json(record, metadata) for record in page],
                 "next": cursor_of(page[-1].sequence) if len(found) > limit else None,
             }
         )
@@ -78,9 +78,9 @@ class MemoriesRoutes:
     def find(self, request: Request, id: _Id) -> Response:
         """Shows one memory."""
         check_query(request.url.query, ())
-        card, memory = self._enter()
+        metadata, memory = self._enter()
         memory.refresh()
-        return _json(memory_json(memory.records.find(id), card))
+        return _json(memory_json(memory.records.find(id), metadata))
 
     async def forget(self, request: Request, id: _Id) -> Response:
         """Forgets one memory: gone from the next prediction at once."""
@@ -96,9 +96,9 @@ class MemoriesRoutes:
         _, memory = self._enter()
         return _forgotten(await wrap_future(memory.request_forget_source(source)), memory)
 
-    def _enter(self) -> tuple[ModelCard, ResidualMemory]:
-        backend = self._gate.enter()
-        return backend.card, backend.predictor.memory
+    def _enter(self) -> tuple[ModelMetadata, ResidualMemory]:
+        backend = self._lifecycle.backend()
+        return backend.metadata, backend.predictor.memory
 
 
 def _sequence_of(after: str, memory: ResidualMemory) -> int:

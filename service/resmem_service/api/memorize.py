@@ -16,9 +16,9 @@ from resmem_service.api.body import decode_object, read_body
 from resmem_service.api.endpoint import Endpoint
 from resmem_service.api.json_budget import check_json_size
 from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
-from resmem_service.api.lifecycle import Gate
+from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.errors import InvalidInput
 from resmem_service.inference.rows import Rows
 from resmem_service.memory import fitted
@@ -45,26 +45,26 @@ class MemorizeRequest:
     source: str | None
 
     @classmethod
-    def decode(cls, body: bytes, card: ModelCard, limits: RequestLimits) -> Self:
+    def decode(cls, body: bytes, metadata: ModelMetadata, limits: RequestLimits) -> Self:
         """Checks a body against the contract and the model.
 
         Raises:
             MalformedBody, InvalidInput, TooManyRows: naming the field at fault.
         """
-        check_json_size(body, card, limits)
+        check_json_size(body, metadata, limits)
         value = decode_object(body, _KEYS)
         for key in ("inputs", "targets"):
             if key not in value:
                 raise InvalidInput("is missing", key)
         limits.check_rows(value["inputs"])
-        rows = Rows.convert(value["inputs"], card.inputs)
+        rows = Rows.convert(value["inputs"], metadata.inputs)
         targets = _listed(value["targets"], "targets", len(rows))
-        read = _numbers if card.task == "regression" else _classes
+        read = _numbers if metadata.task == "regression" else _classes
         return cls(
             rows=rows,
-            targets=read(targets, card),
+            targets=read(targets, metadata),
             ids=_ids(value.get("ids"), len(rows)),
-            weights=_weights(value.get("weights"), len(rows), card.max_weight),
+            weights=_weights(value.get("weights"), len(rows), metadata.max_weight),
             source=_source(value.get("source")),
         )
 
@@ -75,8 +75,8 @@ class MemorizeEndpoint(Endpoint):
     path = "/memorize"
     status = 201
 
-    def __init__(self, gate: Gate, limits: RequestLimits, metrics: Metrics) -> None:
-        self._gate = gate
+    def __init__(self, lifecycle: Lifecycle, limits: RequestLimits, metrics: Metrics) -> None:
+        self._lifecycle = lifecycle
         self._limits = limits
         self._on_stage = metrics.on_stage
         self._admission = Admission()
@@ -84,11 +84,11 @@ class MemorizeEndpoint(Endpoint):
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes:
         """The JSON body of the answer; whatever is wrong is raised."""
-        backend = self._gate.enter()
+        backend = self._lifecycle.backend()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         self._admission.check(body, backend.predictor)
         began = perf_counter()
-        told = (body, backend.card, self._limits)
+        told = (body, backend.metadata, self._limits)
         if len(body) < LARGE_BYTES:
             request = MemorizeRequest.decode(*told)
         else:
@@ -120,20 +120,20 @@ def _listed(value: object, field: str, rows: int) -> list[Any]:
     return value
 
 
-def _classes(targets: Sequence[Any], card: ModelCard) -> NDArray[np.int32]:
+def _classes(targets: Sequence[Any], metadata: ModelMetadata) -> NDArray[np.int32]:
     def index(target: object) -> int | None:
         if isinstance(target, str):
-            return card.class_indexes.get(target)
-        return target if type(target) is int and 0 <= target < card.outputs else None
+            return metadata.class_indexes.get(target)
+        return target if type(target) is int and 0 <= target < metadata.outputs else None
 
     indexes = _each(
-        targets, index, "targets", f"no class: give its name, or its index below {card.outputs}"
+        targets, index, "targets", f"no class: give its name, or its index below {metadata.outputs}"
     )
     return np.array(indexes, dtype=np.int32)
 
 
-def _numbers(targets: Sequence[Any], card: ModelCard) -> NDArray[np.float32]:
-    width = card.outputs
+def _numbers(targets: Sequence[Any], metadata: ModelMetadata) -> NDArray[np.float32]:
+    width = metadata.outputs
 
     def numbers(target: object) -> list[Any] | None:
         listed = [target] if width == 1 and not isinstance(target, list) else target

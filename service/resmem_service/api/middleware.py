@@ -1,4 +1,4 @@
-"""The edge: outside of everything else, it admits, counts and answers for what goes wrong.
+"""The outermost middleware: it admits requests, counts them, and answers every error.
 
 Pure ASGI, since each `BaseHTTPMiddleware` costs about 170 us of CPU a request. Every error of the
 app comes up to here and becomes the contract's answer in one place.
@@ -18,12 +18,12 @@ from resmem_service.api.content_coding import compress, wished_coding
 from resmem_service.api.endpoint import JSON, Content, Endpoint, Header
 from resmem_service.api.errors import answer_to, error_body
 from resmem_service.api.inference_protocol import errors as inference_protocol
-from resmem_service.api.lifecycle import Gate
+from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.origins import Origins, check_media_type
 from resmem_service.api.routes import ROUTES, methods_of, template_of
 from resmem_service.telemetry.metrics import Metrics
 
-__all__ = ["WHOLE_RESPONSE", "Edge", "ErrorsForTheEdge"]
+__all__ = ["WHOLE_RESPONSE", "ErrorCapture", "RequestMiddleware"]
 
 WHOLE_RESPONSE: Final = "resmem.whole_response"
 """An ASGI extension that our server offers: `(status, headers, body) -> bool` sends a response at
@@ -43,14 +43,17 @@ _RELOAD: Final = "/admin/reload"
 _PREFLIGHT: Final = b"access-control-request-method"
 
 
-class ErrorsForTheEdge:
-    """The outermost middleware of the framework; without it, it would answer 500 by itself."""
+class ErrorCapture:
+    """Keeps errors of the framework's app for `RequestMiddleware`.
+
+    It is the outermost of the framework's own layers: without it the framework answers 500 itself.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Leaves what is raised for the edge to find."""
+        """Runs the app; an error that it raises is left in the scope."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -60,21 +63,21 @@ class ErrorsForTheEdge:
             scope[_ERROR] = error
 
 
-class Edge:
-    """Around the framework's app."""
+class RequestMiddleware:
+    """Wraps the framework's app, and answers the hot endpoints without it."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        gate: Gate,
+        lifecycle: Lifecycle,
         endpoints: Iterable[Endpoint],
         keys: KeyRing,
         origins: Origins,
         metrics: Metrics,
     ) -> None:
         self._app = app
-        self._gate = gate
+        self._lifecycle = lifecycle
         self._endpoints = {(each.method, each.path): each for each in endpoints}
         self._keys = keys
         self._origins = origins
@@ -94,11 +97,12 @@ class Edge:
             return
         began = perf_counter()
         method, route = scope["method"], template_of(_path(scope))
-        crowd = self._gate.crowd if route != _RELOAD else self._gate.bystanders
-        crowd.size += 1
+        lifecycle = self._lifecycle
+        in_flight = lifecycle.requests if route != _RELOAD else lifecycle.other_requests
+        in_flight.size += 1
         sent = dict(scope["headers"])
         request_id = self._request_id(sent.get(b"x-request-id", b""))
-        reply = _Reply(scope, send, request_id.encode(), self._gate)
+        reply = _Reply(scope, send, request_id.encode(), self._lifecycle)
         try:
             if (origin := sent.get(b"origin")) is not None:
                 reply.shared = self._origins.headers(origin)
@@ -136,7 +140,7 @@ class Edge:
             if not reply.status:
                 await reply.give(failure.status, failure.body, (JSON, *failure.headers))
         finally:
-            crowd.size -= 1
+            in_flight.size -= 1
             self._metrics.durations[route](perf_counter() - began)
             self._count(route, method, reply.status or _CLIENT_GONE)
 
@@ -156,10 +160,10 @@ class Edge:
 class _Reply:
     """The way back to the client; remembers which status went out."""
 
-    __slots__ = ("_gate", "_request_id", "_scope", "_send", "shared", "status")
+    __slots__ = ("_lifecycle", "_request_id", "_scope", "_send", "shared", "status")
 
-    def __init__(self, scope: Scope, send: Send, request_id: bytes, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, scope: Scope, send: Send, request_id: bytes, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
         self._scope = scope
         self._send = send
         self._request_id = (b"x-request-id", request_id)
@@ -171,7 +175,7 @@ class _Reply:
         length = (b"content-length", str(len(body)).encode())
         head = [length, self._request_id, *self.shared, *headers]
         self.status = status
-        if self._gate.closing:
+        if self._lifecycle.closing:
             head.append(_CLOSE)
         else:
             whole = self._scope.get("extensions", _NO_EXTENSIONS).get(WHOLE_RESPONSE)
@@ -184,7 +188,7 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], self._request_id, *self.shared]
-            if self._gate.closing:
+            if self._lifecycle.closing:
                 message["headers"].append(_CLOSE)
         await self._send(message)
 

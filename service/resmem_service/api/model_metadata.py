@@ -1,4 +1,4 @@
-"""The model card: what the API knows of the model that it serves."""
+"""Model metadata: what the API knows of the model that it serves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from functools import cached_property
 from resmem_service.inference.residuals import Task
 from resmem_service.inference.tensor_spec import TensorSpec
 
-__all__ = ["Facts", "ModelCard"]
+__all__ = ["Facts", "ModelMetadata"]
 
 Facts = Mapping[str, object]
 """JSON-ready values that `/model` shows and nothing else here reads."""
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelMetadata:
     """Who the model is, what it takes and what its answers mean."""
 
     name: str

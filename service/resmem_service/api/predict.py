@@ -9,13 +9,13 @@ from starlette.types import Receive, Scope
 
 from resmem_service.api.admission import Admission
 from resmem_service.api.body import decode_object, read_body
-from resmem_service.api.disconnect_watcher import Patience
+from resmem_service.api.disconnect_watcher import DisconnectWatcher
 from resmem_service.api.endpoint import Endpoint
 from resmem_service.api.json_budget import check_json_size
 from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
-from resmem_service.api.lifecycle import Gate
+from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.api.prediction_body import (
     FIELDS,
     Selection,
@@ -39,20 +39,22 @@ class PredictRequest:
     selection: Selection
 
     @classmethod
-    def decode(cls, body: bytes, card: ModelCard, limits: RequestLimits) -> Self:
+    def decode(cls, body: bytes, metadata: ModelMetadata, limits: RequestLimits) -> Self:
         """Checks a body against the contract and the model.
 
         Raises:
             MalformedBody, InvalidInput, TooManyRows: naming the field at fault.
         """
-        check_json_size(body, card, limits)
+        check_json_size(body, metadata, limits)
         value = decode_object(body, _KEYS)
         if "inputs" not in value:
             raise InvalidInput("is missing", "inputs")
         limits.check_rows(value["inputs"])
         # What is cheap to refuse is refused before the rows are converted.
-        selection = _DEFAULTS[card.task] if len(value) == 1 else _selection(value, card, limits)
-        return cls(Rows.convert(value["inputs"], card.inputs), selection)
+        selection = (
+            _DEFAULTS[metadata.task] if len(value) == 1 else _selection(value, metadata, limits)
+        )
+        return cls(Rows.convert(value["inputs"], metadata.inputs), selection)
 
 
 class PredictEndpoint(Endpoint):
@@ -60,21 +62,21 @@ class PredictEndpoint(Endpoint):
 
     path = "/predict"
 
-    def __init__(self, gate: Gate, limits: RequestLimits, metrics: Metrics) -> None:
-        self._gate = gate
+    def __init__(self, lifecycle: Lifecycle, limits: RequestLimits, metrics: Metrics) -> None:
+        self._lifecycle = lifecycle
         self._limits = limits
         self._on_stage = metrics.on_stage
         self._admission = Admission()
         self._large_bodies = LargeBodies()
-        self._patience = Patience()
+        self._watcher = DisconnectWatcher()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes:
         """The JSON body of the answer; whatever is wrong is raised."""
-        backend = self._gate.enter()
+        backend = self._lifecycle.backend()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         self._admission.check(body, backend.predictor)
         began = perf_counter()
-        told = (body, backend.card, self._limits)
+        told = (body, backend.metadata, self._limits)
         if len(body) < LARGE_BYTES:
             request = PredictRequest.decode(*told)
         else:
@@ -82,14 +84,14 @@ class PredictEndpoint(Endpoint):
         self._on_stage("decode", perf_counter() - began)
         self._admission.note(body, len(request.rows))
         predictor = backend.predictor
-        predictions = await self._patience.wait(predictor.predict(request.rows), receive)
+        predictions = await self._watcher.wait(predictor.predict(request.rows), receive)
         neighbours = None
         if request.selection.neighbours:
             neighbours = await nearest_memories(
                 predictions.correction, predictor.memory, request.selection.neighbours
             )
         began = perf_counter()
-        encoded = encode_predictions(predictions, neighbours, request.selection, backend.card)
+        encoded = encode_predictions(predictions, neighbours, request.selection, backend.metadata)
         self._on_stage("encode", perf_counter() - began)
         return encoded
 
@@ -97,7 +99,9 @@ class PredictEndpoint(Endpoint):
 _DEFAULTS: Final = {task: Selection(fields=frozenset(names)) for task, names in FIELDS.items()}
 
 
-def _selection(value: Mapping[str, object], card: ModelCard, limits: RequestLimits) -> Selection:
+def _selection(
+    value: Mapping[str, object], metadata: ModelMetadata, limits: RequestLimits
+) -> Selection:
     neighbours = value.get("neighbours", 0)
     if type(neighbours) is not int or not 0 <= neighbours <= limits.max_neighbours:
         raise InvalidInput(
@@ -105,15 +109,15 @@ def _selection(value: Mapping[str, object], card: ModelCard, limits: RequestLimi
         )
     top = value.get("top")
     if top is not None:
-        if card.task == "regression":
+        if metadata.task == "regression":
             raise InvalidInput("a regression has no classes to choose from", "top")
         if type(top) is not int or top < 1:
             raise InvalidInput("must be a whole number from 1", "top")
-    return Selection(_fields(value.get("fields"), card), neighbours, top)
+    return Selection(_fields(value.get("fields"), metadata), neighbours, top)
 
 
-def _fields(value: object, card: ModelCard) -> frozenset[str]:
-    known = FIELDS[card.task]
+def _fields(value: object, metadata: ModelMetadata) -> frozenset[str]:
+    known = FIELDS[metadata.task]
     if value is None:
         return frozenset(known)
     if not isinstance(value, list) or any(name not in known for name in value):

@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from resmem_service.api.memory_body import target_of
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.api.ranking import best_class, best_classes
 from resmem_service.inference.predictions import Predictions
 from resmem_service.inference.residuals import Task
@@ -77,19 +77,19 @@ def encode_predictions(
     predictions: Predictions,
     neighbours: Sequence[Sequence[Neighbour]] | None,
     selection: Selection,
-    card: ModelCard,
+    metadata: ModelMetadata,
 ) -> bytes:
     """The JSON body for n rows; `neighbours` has one entry for each of them, or is None."""
-    columns = _COLUMNS[card.task](predictions, selection, card)
+    columns = _COLUMNS[metadata.task](predictions, selection, metadata)
     if neighbours is not None:
-        columns.append(("neighbours", [_neighbours(each, card) for each in neighbours]))
+        columns.append(("neighbours", [_neighbours(each, metadata) for each in neighbours]))
     rows: list[dict[str, object]] = [{} for _ in range(len(predictions))]
     for key, values in columns:
         for row, value in zip(rows, values, strict=True):
             row[key] = value
     return orjson.dumps(
         {
-            "model": {"name": card.name, "version": card.version},
+            "model": {"name": metadata.name, "version": metadata.version},
             "memory": {
                 "size": predictions.memory_size,
                 "revision": predictions.revision,
@@ -102,9 +102,9 @@ def encode_predictions(
 
 
 def _classification(
-    predictions: Predictions, selection: Selection, card: ModelCard
+    predictions: Predictions, selection: Selection, metadata: ModelMetadata
 ) -> list[Column]:
-    fields, labels = selection.fields, card.labels
+    fields, labels = selection.fields, metadata.labels
     scores, base = predictions.scores, predictions.base
     residuals = predictions.correction.residuals
     columns: list[Column] = []
@@ -124,10 +124,12 @@ def _classification(
     return columns
 
 
-def _regression(predictions: Predictions, selection: Selection, card: ModelCard) -> list[Column]:
+def _regression(
+    predictions: Predictions, selection: Selection, metadata: ModelMetadata
+) -> list[Column]:
     values = (predictions.scores, predictions.base, predictions.correction.residuals)
     return [
-        (key, array[:, 0] if card.outputs == 1 else array)
+        (key, array[:, 0] if metadata.outputs == 1 else array)
         for key, array in zip(FIELDS["regression"], values, strict=True)
         if key in selection.fields
     ]
@@ -161,13 +163,13 @@ def _top(
     ]
 
 
-def _neighbours(row: Sequence[Neighbour], card: ModelCard) -> list[dict[str, Any]]:
+def _neighbours(row: Sequence[Neighbour], metadata: ModelMetadata) -> list[dict[str, Any]]:
     return [
         {
             "id": neighbour.record.id,
             "distance": neighbour.distance,
             "weight": neighbour.weight,
-            "target": target_of(neighbour.record, card),
+            "target": target_of(neighbour.record, metadata),
             "source": neighbour.record.source,
         }
         for neighbour in row

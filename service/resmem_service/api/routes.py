@@ -1,4 +1,4 @@
-"""The surface: every route, who may use it and how it may answer, each once."""
+"""Every route: who may use it and which statuses it may answer with, each once."""
 
 import re
 from collections.abc import Iterator

@@ -5,7 +5,7 @@ import asyncio
 import orjson
 from fastapi import Response
 
-from resmem_service.api.lifecycle import Gate
+from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.telemetry.metrics import CONTENT_TYPE, Metrics
 
 __all__ = ["StatusRoutes"]
@@ -14,32 +14,32 @@ __all__ = ["StatusRoutes"]
 class StatusRoutes:
     """The handlers."""
 
-    def __init__(self, gate: Gate, metrics: Metrics) -> None:
-        self._gate = gate
+    def __init__(self, lifecycle: Lifecycle, metrics: Metrics) -> None:
+        self._lifecycle = lifecycle
         self._metrics = metrics
 
     async def model(self) -> Response:
         """Shows the model that is served, how it scored and what its memory holds."""
-        backend = self._gate.enter()
-        card, memory = backend.card, backend.predictor.memory
+        backend = self._lifecycle.backend()
+        metadata, memory = backend.metadata, backend.predictor.memory
         await asyncio.to_thread(memory.refresh)  # another worker may have changed it
         statistics = memory.statistics()
         body = {
-            "name": card.name,
-            "version": card.version,
-            "task": card.task,
+            "name": metadata.name,
+            "version": metadata.version,
+            "task": metadata.task,
             "inputs": [
                 {"name": spec.name, "dtype": spec.dtype, "shape": spec.shape}
-                for spec in card.inputs
+                for spec in metadata.inputs
             ],
-            "classes": card.classes,
-            "outputs": card.outputs,
-            "embedding": card.embedding,
-            "parameters": card.parameters,
-            "teaching_weight": card.teaching_weight,
-            "scores": card.scores,
-            "provider": card.provider,
-            "checksums": card.checksums,
+            "classes": metadata.classes,
+            "outputs": metadata.outputs,
+            "embedding": metadata.embedding,
+            "parameters": metadata.parameters,
+            "teaching_weight": metadata.teaching_weight,
+            "scores": metadata.scores,
+            "provider": metadata.provider,
+            "checksums": metadata.checksums,
             "memory": {
                 "size": memory.size,
                 "revision": statistics.revision,
@@ -48,7 +48,7 @@ class StatusRoutes:
                 "segments": statistics.segments,
                 "bytes": statistics.nbytes,
                 "journal": memory.journal_engine,
-                "limits": card.memory_limits,
+                "limits": metadata.memory_limits,
             },
         }
         return Response(orjson.dumps(body), media_type="application/json")
@@ -64,7 +64,7 @@ class StatusRoutes:
         damaged or does not work costs no prediction: the answer stays 200, and `degraded` names it.
         Of several workers each speaks for all that take requests; of damage, as it sees it itself.
         """
-        faults = await self._gate.ready()
+        faults = await self._lifecycle.ready()
         body: dict[str, object] = {"status": "ready"}
         if faults:
             body["degraded"] = [

@@ -3,7 +3,7 @@
 In: a `Load`, complete HTTP requests and how they follow one another. Out: a `Result`, when each
 request was due and how long it took, by status; then a report and a plot of it.
 
-    file or model card -> rows -> bodies -> Load -> connections -> Result -> report, plot
+    file or model metadata -> rows -> bodies -> Load -> connections -> Result -> report, plot
 
 The client is a bare protocol over uvloop, since a general one would take more CPU than the server
 that it measures. It owns nothing that lasts. It may import `bundle` and

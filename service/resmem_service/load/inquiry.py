@@ -26,16 +26,16 @@ class ModelFacts:
     memories: int
 
     @classmethod
-    def read(cls, card: Any) -> Self:
+    def read(cls, metadata: Any) -> Self:
         """Take them from the decoded body.
 
         Raises:
             KeyError, TypeError, ValueError: it is no such body.
         """
         inputs = [
-            TensorSpec(one["name"], one["dtype"], tuple(one["shape"])) for one in card["inputs"]
+            TensorSpec(one["name"], one["dtype"], tuple(one["shape"])) for one in metadata["inputs"]
         ]
-        return cls(card["name"], card["version"], inputs, card["memory"]["size"])
+        return cls(metadata["name"], metadata["version"], inputs, metadata["memory"]["size"])
 
 
 class Inquiry:

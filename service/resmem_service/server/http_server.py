@@ -65,7 +65,7 @@ class HttpServer(uvicorn.Server):
             return
         self._timetable = StopTimetable(time.monotonic(), delay_s=delay_s, drain_s=self._drain_s)
         self._why = why
-        self._app.gate.leave()
+        self._app.lifecycle.drain()
         if delay_s:
             _log.info("not ready any more", extra=fields(signal=why, shutdown_delay_s=delay_s))
 
@@ -78,7 +78,7 @@ class HttpServer(uvicorn.Server):
         """Called by uvicorn ten times a second; True ends the server."""
         # Its supervisor replaces a worker whose heartbeat stands still.
         self._app.metrics.publish(beat=self._app.is_getting_on())
-        if self._app.gate.failure is not None:
+        if self._app.lifecycle.failure is not None:
             return True
         if self._timetable is not None and self._advance(self._timetable, time.monotonic()):
             return True
@@ -94,7 +94,7 @@ class HttpServer(uvicorn.Server):
     def _advance(self, timetable: StopTimetable, now: float) -> bool:
         """Does what is due in the timetable; whether that is all."""
         if timetable.closes_connections(now):
-            self._app.gate.close_connections()
+            self._app.lifecycle.close_connections()
         if timetable.refuses_connections(now) and not self._refusing:
             self._refusing = True
             for server in self.servers:
@@ -104,7 +104,7 @@ class HttpServer(uvicorn.Server):
             _log.info("draining", extra=fields(signal=self._why))
         return timetable.is_over(
             now,
-            in_flight=self._app.gate.in_flight(),
+            in_flight=self._app.lifecycle.in_flight(),
             connections=len(self.server_state.connections),
         )
 

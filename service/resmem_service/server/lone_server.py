@@ -36,7 +36,7 @@ def serve_alone(settings: Settings) -> int:
     with listening_socket(settings.host, settings.port) as listener:
         _log.info("starting", extra=fields(url=url_of(listener)))
         LoneServer(app, settings).run(sockets=[listener])
-    return 0 if app.gate.failure is None else 2  # the log says why
+    return 0 if app.lifecycle.failure is None else 2  # the log says why
 
 
 class LoneServer(HttpServer):

@@ -66,7 +66,7 @@ def main(descriptor: int) -> int:
         return 2
     with socket.socket(fileno=assignment.listener) as listener:
         WorkerServer(app, control, settings.drain_s).run(sockets=[listener])
-    return 0 if app.gate.failure is None else 2  # the log says why
+    return 0 if app.lifecycle.failure is None else 2  # the log says why
 
 
 if __name__ == "__main__":

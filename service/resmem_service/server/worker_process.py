@@ -175,8 +175,8 @@ class WorkerProcess:
         """
         self.dismissed = True
         self.send(Drain(why, delay_s))
-        patience = delay_s + self._drain_s + STOP_GRACE_S
-        asyncio.get_running_loop().call_later(patience, self.kill)
+        allowed_s = delay_s + self._drain_s + STOP_GRACE_S
+        asyncio.get_running_loop().call_later(allowed_s, self.kill)
 
     def heartbeat(self) -> float:
         """What moves while it gets on with its work."""

@@ -198,7 +198,7 @@ def test_what_is_wrong_is_told_in_the_protocols_words(digits: FittedModel, start
     error(service.get("/v2/nowhere", headers=key), 404, "not_found")
     assert set(service.get("/nowhere").json()) == {"error"}
     assert set(service.get("/v2nowhere").json()["error"]) == {"code", "message"}
-    service.app.gate.shut()
+    service.app.lifecycle.stop()
     answer = ask(wire.json_body({"pixels": good}))
     error(answer, 503, "not_ready")
     assert answer.headers["retry-after"]

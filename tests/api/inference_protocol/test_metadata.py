@@ -68,20 +68,20 @@ def test_another_model(digits_service: LocalService, model: str, end: str) -> No
 
 def test_before_the_end(digits: FittedModel, start: Start) -> None:
     service = start(digits)
-    service.app.gate.leave()
+    service.app.lifecycle.drain()
     for path in ("/v2/health/live", "/v2", "/v2/models/digits"):
         assert service.get(path).status_code == 200
     for path in ("/v2/health/ready", "/v2/models/digits/ready"):
         error(service.get(path), 503, "not_ready")
-    service.app.gate.shut()
+    service.app.lifecycle.stop()
     assert service.get("/v2/health/live").status_code == 200
     error(service.get("/v2/models/digits"), 503, "not_ready")
 
 
 def test_the_metadata_follow_a_reload(digits: FittedModel, start: Start) -> None:
     service = start(digits)
-    backend = service.app.gate.enter()
-    service.app.gate.open(Backend(replace(backend.card, version="2"), backend.predictor))
+    backend = service.app.lifecycle.backend()
+    service.app.lifecycle.serve(Backend(replace(backend.metadata, version="2"), backend.predictor))
     assert service.get("/v2/models/digits").json()["versions"] == ["2"]
     error(service.get("/v2/models/digits/versions/1"), 404, "model_not_found")
 

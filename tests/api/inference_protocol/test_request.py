@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from resmem_service.api.inference_protocol.request import InferRequest, RequestedOutput
 from resmem_service.api.limits import RequestLimits
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.errors import InvalidInput, MalformedBody, ResmemError, TooManyRows
 from resmem_service.inference.tensor_spec import TensorSpec
 
@@ -23,7 +23,7 @@ AGE = np.array([7, 8, 9], dtype=np.int64)
 INPUTS: dict[str, NDArray[Any]] = {"image": IMAGE, "age": AGE}
 
 
-def card(**changes: Any) -> ModelCard:
+def metadata(**changes: Any) -> ModelMetadata:
     facts: dict[str, Any] = {
         "name": "m",
         "version": "1",
@@ -40,21 +40,21 @@ def card(**changes: Any) -> ModelCard:
         "checksums": {},
         "memory_limits": {},
     }
-    return ModelCard(**{**facts, **changes})
+    return ModelMetadata(**{**facts, **changes})
 
 
 def decode(
     body: bytes | Mapping[str, Any],
     headers: Mapping[str, str] | None = None,
     *,
-    model: ModelCard | None = None,
+    model: ModelMetadata | None = None,
     max_rows: int = 100,
 ) -> InferRequest:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     length = (headers or {}).get(wire.HEADER_LENGTH)
     limits = RequestLimits(max_request_rows=max_rows)
     return InferRequest.decode(
-        raw, None if length is None else length.encode(), model or card(), limits
+        raw, None if length is None else length.encode(), model or metadata(), limits
     )
 
 
@@ -115,7 +115,7 @@ def test_other_numbers_that_the_input_can_hold(dtype: str) -> None:
 
 def test_booleans() -> None:
     flags = np.array([[True], [False]])
-    model = card(inputs=(TensorSpec("flag", "bool", (1,)),))
+    model = metadata(inputs=(TensorSpec("flag", "bool", (1,)),))
     inputs = {"flag": flags}
     for request in (
         decode(*wire.binary_body(inputs), model=model),
@@ -167,7 +167,7 @@ def test_outputs() -> None:
 
 
 def test_outputs_of_a_regression() -> None:
-    request = decode(wire.json_body(INPUTS), model=card(task="regression"))
+    request = decode(wire.json_body(INPUTS), model=metadata(task="regression"))
     assert [output.name for output in request.outputs] == ["value", "base", "correction"]
 
 
@@ -315,7 +315,7 @@ def test_colons_elsewhere_are_no_keys() -> None:
 def test_a_header_length_that_is_none(length: str) -> None:
     body, _ = wire.binary_body(INPUTS)
     with pytest.raises(MalformedBody) as caught:
-        InferRequest.decode(body, length.encode(), card(), RequestLimits())
+        InferRequest.decode(body, length.encode(), metadata(), RequestLimits())
     assert caught.value.field == "Inference-Header-Content-Length"
 
 
@@ -377,7 +377,7 @@ def test_binary_tensors_that_do_not_fit(array: NDArray[Any], says: str) -> None:
 
 
 def test_a_boolean_is_0_or_1() -> None:
-    model = card(inputs=(TensorSpec("flag", "bool", (2,)),))
+    model = metadata(inputs=(TensorSpec("flag", "bool", (2,)),))
     body, headers = wire.binary_body({"flag": np.array([[True, False]])})
     with pytest.raises(InvalidInput) as caught:
         decode(body[:-1] + b"\x02", headers, model=model)

@@ -9,7 +9,7 @@ from benchmarks.quality import measurement
 from benchmarks.quality.measurement import measure
 from benchmarks.quality.server import Answers
 
-CARD: dict[str, Any] = {
+METADATA: dict[str, Any] = {
     "task": "classification",
     "memory": {"size": 7},
     "parameters": {"k": 3, "sigma": 0.5},
@@ -24,7 +24,7 @@ def test_accuracies_are_shares_of_right_labels_and_their_paired_difference() -> 
         resmem=np.array([0, 1, 1, 1]),
         nearest=["a", "b", "c", "d"],
     )
-    one = measure("name", "command", "base", CARD, answers, np.array([0, 1, 0, 1]))
+    one = measure("name", "command", "base", METADATA, answers, np.array([0, 1, 0, 1]))
     assert (one.base.value, one.knn.value, one.resmem.value) == (0.5, 0.5, 0.75)
     assert one.difference.value == 0.25
     assert (one.rows, one.memories, one.embedding_dim) == (4, 7, 2)
@@ -34,7 +34,7 @@ def test_errors_of_a_regression_are_root_mean_squares() -> None:
     answers = Answers(
         base=np.array([1.0, -1.0]), knn=np.zeros(2), resmem=np.array([0.5, 0.5]), nearest=["", ""]
     )
-    one = measure("n", "c", "b", CARD | {"task": "regression"}, answers, np.zeros(2))
+    one = measure("n", "c", "b", METADATA | {"task": "regression"}, answers, np.zeros(2))
     assert (one.base.value, one.knn.value, one.resmem.value) == pytest.approx((1, 0, 0.5))
     assert one.difference.value == pytest.approx(-0.5)
 
@@ -44,7 +44,7 @@ def test_a_result_is_saved_with_what_belongs_to_it(
 ) -> None:
     monkeypatch.setattr(measurement, "OUT", tmp_path / "out")
     answers = Answers(np.zeros(2), np.zeros(2), np.zeros(2), ["", ""])
-    path = measure("name", "c", "b", CARD, answers, np.zeros(2)).save(teaching={"taught": 3})
+    path = measure("name", "c", "b", METADATA, answers, np.zeros(2)).save(teaching={"taught": 3})
     assert path == tmp_path / "out" / "name.json"
     saved = json.loads(path.read_text())
     assert saved["resmem"]["value"] == 1

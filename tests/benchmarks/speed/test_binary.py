@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from resmem_service.api.inference_protocol.request import InferRequest
 from resmem_service.api.limits import RequestLimits
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.api.predict import PredictRequest
 from resmem_service.inference.rows import Rows
 from resmem_service.inference.tensor_spec import TensorSpec
 
 from benchmarks.speed.binary import median_ratio, requests
 
-CARD = ModelCard(
+METADATA = ModelMetadata(
     name="m",
     version="1",
     task="classification",
@@ -36,12 +36,12 @@ def test_every_way_sends_the_same_rows(way: int) -> None:
         batches, list(requests("m", batches).values())[way], strict=True
     ):
         if path == "/predict":
-            rows = PredictRequest.decode(body, CARD, RequestLimits()).rows
+            rows = PredictRequest.decode(body, METADATA, RequestLimits()).rows
         else:
             assert path == "/v2/models/m/infer"
             length = headers.get("inference-header-content-length")
             rows = InferRequest.decode(
-                body, None if length is None else length.encode(), CARD, RequestLimits()
+                body, None if length is None else length.encode(), METADATA, RequestLimits()
             ).rows
         assert np.array_equal(rows.arrays["x"], batch.arrays["x"])
 

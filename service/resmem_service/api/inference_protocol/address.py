@@ -1,6 +1,6 @@
 """Which model a path means."""
 
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.errors import ModelNotFound
 from resmem_service.excerpt import excerpt
 
@@ -15,15 +15,15 @@ def model_of(path: str) -> tuple[str, str | None]:
     return path.split("/")[-4], last
 
 
-def check_model(card: ModelCard, name: str, version: str | None) -> None:
+def check_model(metadata: ModelMetadata, name: str, version: str | None) -> None:
     """Lets pass what means the model that is served; without a version that one is meant.
 
     Raises:
         ModelNotFound: it is another.
     """
-    if name != card.name:
-        raise ModelNotFound(f"the model {excerpt(name)} is not served here; {card.name!r} is")
-    if version is not None and version != card.version:
+    if name != metadata.name:
+        raise ModelNotFound(f"the model {excerpt(name)} is not served here; {metadata.name!r} is")
+    if version is not None and version != metadata.version:
         raise ModelNotFound(
-            f"version {excerpt(version)} of {name!r} is not served here; {card.version!r} is"
+            f"version {excerpt(version)} of {name!r} is not served here; {metadata.version!r} is"
         )

@@ -6,13 +6,13 @@ from starlette.types import Receive, Scope
 
 from resmem_service.api.admission import Admission
 from resmem_service.api.body import read_body
-from resmem_service.api.disconnect_watcher import Patience
+from resmem_service.api.disconnect_watcher import DisconnectWatcher
 from resmem_service.api.endpoint import Content, Endpoint
 from resmem_service.api.inference_protocol.address import check_model, model_of
 from resmem_service.api.inference_protocol.request import HEADER_LENGTH, InferRequest
 from resmem_service.api.inference_protocol.response import encode
 from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
-from resmem_service.api.lifecycle import Gate
+from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
 from resmem_service.errors import MalformedBody
 from resmem_service.telemetry.metrics import Metrics
@@ -32,22 +32,22 @@ class InferEndpoint(Endpoint):
 
     path = "/v2/models/{name}/infer"
 
-    def __init__(self, gate: Gate, limits: RequestLimits, metrics: Metrics) -> None:
-        self._gate = gate
+    def __init__(self, lifecycle: Lifecycle, limits: RequestLimits, metrics: Metrics) -> None:
+        self._lifecycle = lifecycle
         self._limits = limits
         self._on_stage = metrics.on_stage
         self._admission = Admission()
         self._large_bodies = LargeBodies()
-        self._patience = Patience()
+        self._watcher = DisconnectWatcher()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes | Content:
         """The body of the answer; whatever is wrong is raised."""
-        backend = self._gate.enter()
-        check_model(backend.card, *model_of(scope["path"]))
+        backend = self._lifecycle.backend()
+        check_model(backend.metadata, *model_of(scope["path"]))
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         self._admission.check(body, backend.predictor)
         began = perf_counter()
-        told = (body, _header_length(scope), backend.card, self._limits)
+        told = (body, _header_length(scope), backend.metadata, self._limits)
         if len(body) < LARGE_BYTES:
             request = InferRequest.decode(*told)
         else:
@@ -55,9 +55,9 @@ class InferEndpoint(Endpoint):
         self._on_stage("decode", perf_counter() - began)
         self._admission.note(body, len(request.rows))
         predicted = backend.predictor.predict(request.rows)
-        predictions = await self._patience.wait(predicted, receive)
+        predictions = await self._watcher.wait(predicted, receive)
         began = perf_counter()
-        encoded = encode(predictions, request, backend.card)
+        encoded = encode(predictions, request, backend.metadata)
         self._on_stage("encode", perf_counter() - began)
         return encoded
 

@@ -9,8 +9,8 @@ from resmem_service import __version__
 from resmem_service.api.inference_protocol.address import check_model
 from resmem_service.api.inference_protocol.datatypes import datatype_of
 from resmem_service.api.inference_protocol.outputs import outputs_of
-from resmem_service.api.lifecycle import Gate
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.lifecycle import Lifecycle
+from resmem_service.api.model_metadata import ModelMetadata
 
 __all__ = ["MetadataRoutes"]
 
@@ -25,8 +25,8 @@ _PLATFORM: Final = "onnxruntime_onnx"
 class MetadataRoutes:
     """The handlers."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
 
     async def server(self) -> Response:
         """Says which server this is, and which extensions of the protocol it has."""
@@ -38,36 +38,36 @@ class MetadataRoutes:
 
     async def ready(self) -> Response:
         """Says whether to send requests here: 503 until the model is warm, and before the end."""
-        await self._gate.ready()
+        await self._lifecycle.ready()
         return _json({"ready": True})
 
     async def model(self, request: Request) -> Response:
         """Shows the model's inputs and outputs; an axis of -1 is of any length."""
-        card = self._card(request)
+        metadata = self._metadata(request)
         inputs = [
             (spec.name, datatype_of(spec.dtype), (-1, *(axis or -1 for axis in spec.shape)))
-            for spec in card.inputs
+            for spec in metadata.inputs
         ]
         return _json(
             {
-                "name": card.name,
-                "versions": [card.version],
+                "name": metadata.name,
+                "versions": [metadata.version],
                 "platform": _PLATFORM,
                 "inputs": [_tensor(*each) for each in inputs],
-                "outputs": [_tensor(*each) for each in outputs_of(card)],
+                "outputs": [_tensor(*each) for each in outputs_of(metadata)],
             }
         )
 
     async def model_ready(self, request: Request) -> Response:
         """Says whether the model answers: 503 as for the server, 404 where another is served."""
-        card = self._card(request)
-        await self._gate.ready()
-        return _json({"name": card.name, "ready": True})
+        metadata = self._metadata(request)
+        await self._lifecycle.ready()
+        return _json({"name": metadata.name, "ready": True})
 
-    def _card(self, request: Request) -> ModelCard:
-        card = self._gate.enter().card
-        check_model(card, request.path_params["name"], request.path_params.get("version"))
-        return card
+    def _metadata(self, request: Request) -> ModelMetadata:
+        metadata = self._lifecycle.backend().metadata
+        check_model(metadata, request.path_params["name"], request.path_params.get("version"))
+        return metadata
 
 
 def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> dict[str, object]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resmem_service.api.inference_protocol.datatypes import BYTES, FP32
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.inference.predictions import Predictions
 from resmem_service.inference.residuals import Task
 
@@ -44,9 +44,9 @@ def output_names(task: Task) -> tuple[str, ...]:
     return _NAMES[task]
 
 
-def outputs_of(card: ModelCard) -> list[tuple[str, str, tuple[int, ...]]]:
+def outputs_of(metadata: ModelMetadata) -> list[tuple[str, str, tuple[int, ...]]]:
     """Name, datatype and shape of every output of a model; -1 is the batch axis."""
     return [
-        (name, BYTES, (-1,)) if name == LABEL else (name, FP32, (-1, card.outputs))
-        for name in output_names(card.task)
+        (name, BYTES, (-1,)) if name == LABEL else (name, FP32, (-1, metadata.outputs))
+        for name in output_names(metadata.task)
     ]

@@ -10,7 +10,7 @@ from resmem_service.api.inference_protocol.outputs import NUMBERS, output_names
 from resmem_service.api.inference_protocol.tensors import InputTensor
 from resmem_service.api.json_budget import check_json_size
 from resmem_service.api.limits import RequestLimits
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.errors import InvalidInput, MalformedBody
 from resmem_service.excerpt import excerpt
 from resmem_service.inference.rows import Rows
@@ -47,7 +47,11 @@ class InferRequest:
 
     @classmethod
     def decode(
-        cls, body: bytes, header_length: bytes | None, card: ModelCard, limits: RequestLimits
+        cls,
+        body: bytes,
+        header_length: bytes | None,
+        metadata: ModelMetadata,
+        limits: RequestLimits,
     ) -> Self:
         """Checks a body against the protocol and the model; `header_length` as the header has it.
 
@@ -57,7 +61,7 @@ class InferRequest:
         """
         end = len(body) if header_length is None else _json_bytes(header_length, body)
         json = body if end == len(body) else memoryview(body)[:end]
-        check_json_size(json, card, limits)
+        check_json_size(json, metadata, limits)
         value = decode_json(json)
         if not isinstance(value, dict):
             raise InvalidInput("the request must be a JSON object")
@@ -65,13 +69,13 @@ class InferRequest:
         refuse_repeated_keys(body, _count_keys(value), end)
         id = _id(value.get("id"))
         # What is cheap to refuse is refused before the elements are converted.
-        outputs = _outputs(value, card)
+        outputs = _outputs(value, metadata)
         tensors = _tensors(value.get("inputs"), body, end, limits)
         arrays = {
             tensor.name: tensor.of_binary(body, start) if tensor.data is None else tensor.of_json()
             for tensor, start in tensors
         }
-        return cls(Rows.convert(arrays, card.inputs), outputs, id)
+        return cls(Rows.convert(arrays, metadata.inputs), outputs, id)
 
 
 def _count_keys(request: Mapping[str, Any]) -> int:
@@ -128,22 +132,22 @@ def _tensors(
     return tensors
 
 
-def _outputs(value: Mapping[str, Any], card: ModelCard) -> Sequence[RequestedOutput]:
+def _outputs(value: Mapping[str, Any], metadata: ModelMetadata) -> Sequence[RequestedOutput]:
     parameters = parameters_of(value, None)
     binary = _flag(parameters, "binary_data_output", False, "parameters")
     wanted = value.get("outputs")
     if wanted is None or wanted == []:
-        return [RequestedOutput(name, binary) for name in output_names(card.task)]
+        return [RequestedOutput(name, binary) for name in output_names(metadata.task)]
     if not isinstance(wanted, list):
         raise InvalidInput("must be a list of output tensors", "outputs")
-    outputs = [_output(entry, binary, card) for entry in wanted]
+    outputs = [_output(entry, binary, metadata) for entry in wanted]
     if len({output.name for output in outputs}) < len(outputs):
         raise InvalidInput("an output is there twice", "outputs")
     return outputs
 
 
-def _output(value: object, binary: bool, card: ModelCard) -> RequestedOutput:
-    names = output_names(card.task)
+def _output(value: object, binary: bool, metadata: ModelMetadata) -> RequestedOutput:
+    names = output_names(metadata.task)
     if not isinstance(value, dict):
         raise InvalidInput("each output must be an object", "outputs")
     name = value.get("name")
@@ -157,7 +161,7 @@ def _output(value: object, binary: bool, card: ModelCard) -> RequestedOutput:
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
         raise InvalidInput("classification must be a whole number from 0", field)
-    if classes and (card.task != "classification" or name not in NUMBERS["classification"]):
+    if classes and (metadata.task != "classification" or name not in NUMBERS["classification"]):
         raise InvalidInput("has no classes to choose from", field)
     return RequestedOutput(name, _flag(parameters, "binary_data", binary, field), classes)
 

@@ -16,7 +16,7 @@ from resmem_service.api.inference_protocol.request import (
     InferRequest,
     RequestedOutput,
 )
-from resmem_service.api.model_metadata import ModelCard
+from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.api.ranking import best_class, best_classes
 from resmem_service.inference.predictions import Predictions
 
@@ -29,12 +29,14 @@ Tensor = tuple[str, list[int], Any]
 """Datatype, shape and elements: float32 `[n, L]`, or strings in row-major order."""
 
 
-def encode(predictions: Predictions, request: InferRequest, card: ModelCard) -> bytes | Content:
+def encode(
+    predictions: Predictions, request: InferRequest, metadata: ModelMetadata
+) -> bytes | Content:
     """The answer for n rows; JSON alone where no output is to be binary."""
     outputs: list[dict[str, Any]] = []
     binary: list[memoryview] = []
     for wanted in request.outputs:
-        datatype, shape, elements = _tensor(predictions, wanted, card)
+        datatype, shape, elements = _tensor(predictions, wanted, metadata)
         output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": shape}
         if wanted.binary:
             raw = _packed(elements) if datatype == BYTES else _little_endian(elements)
@@ -43,7 +45,7 @@ def encode(predictions: Predictions, request: InferRequest, card: ModelCard) -> 
         else:
             output["data"] = elements if datatype == BYTES else elements.ravel()
         outputs.append(output)
-    head: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
+    head: dict[str, Any] = {"model_name": metadata.name, "model_version": metadata.version}
     if request.id is not None:
         head["id"] = request.id
     head["parameters"] = {
@@ -58,16 +60,16 @@ def encode(predictions: Predictions, request: InferRequest, card: ModelCard) -> 
     return Content(b"".join([json, *binary]), (_BINARY, length))
 
 
-def _tensor(predictions: Predictions, wanted: RequestedOutput, card: ModelCard) -> Tensor:
+def _tensor(predictions: Predictions, wanted: RequestedOutput, metadata: ModelMetadata) -> Tensor:
     rows = len(predictions)
     if wanted.name == LABEL:
-        labels = card.labels
+        labels = metadata.labels
         return BYTES, [rows], [labels[index] for index in best_class(predictions.scores)]
-    numbers = NUMBERS[card.task][wanted.name](predictions)
+    numbers = NUMBERS[metadata.task][wanted.name](predictions)
     if wanted.classes:
-        classes = min(wanted.classes, card.outputs)
-        return BYTES, [rows, classes], _classified(numbers, classes, card.labels)
-    return FP32, [rows, card.outputs], numbers
+        classes = min(wanted.classes, metadata.outputs)
+        return BYTES, [rows, classes], _classified(numbers, classes, metadata.labels)
+    return FP32, [rows, metadata.outputs], numbers
 
 
 def _classified(numbers: NDArray[np.float32], count: int, labels: Sequence[str]) -> list[str]:
