@@ -26,7 +26,7 @@ from resmem_service.reloaded import Reloaded
 from resmem_service.resources import usable_memory_bytes
 from resmem_service.settings import Settings
 from resmem_service.telemetry.logs import fields
-from resmem_service.telemetry.metric_storage import Cells
+from resmem_service.telemetry.metric_storage import MetricStorage
 from resmem_service.telemetry.metrics import Metrics
 
 __all__ = ["Fleet", "ResmemApp", "create_app"]
@@ -44,7 +44,7 @@ class Fleet(Protocol):
     """All workers of a service, as one of them knows them."""
 
     @property
-    def cells(self) -> Cells:
+    def storage(self) -> MetricStorage:
         """Where this worker counts."""
 
     @property
@@ -88,7 +88,7 @@ class ResmemApp:
             series(),
             REASONS,
             in_flight=self.lifecycle.in_flight,
-            cells=None if fleet is None else fleet.cells,
+            storage=None if fleet is None else fleet.storage,
         )
         self.asgi = build_api(
             self.lifecycle,
@@ -260,7 +260,7 @@ class ResmemApp:
             ),
         )
         model_bytes = self._bundle.model_path.stat().st_size
-        if self._fleet is None or self._fleet.cells.worker == 0:  # once for all workers
+        if self._fleet is None or self._fleet.storage.worker == 0:  # once for all workers
             Footprint(
                 mapped=predictor.memory.statistics().nbytes,
                 model=model_bytes,

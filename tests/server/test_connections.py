@@ -141,7 +141,7 @@ class Place:
     def __init__(self, limits: ConnectionLimits, max_connections: int = 100) -> None:
         self.app = Waiting()
         self.metrics = Metrics(series(), REASONS)
-        budget = BodyBudget(2**20, self.metrics.cells)
+        budget = BodyBudget(2**20, self.metrics.storage)
         self.connections = Connections(limits, max_connections, budget, self.metrics)
 
     async def __aenter__(self) -> tuple[str, int]:

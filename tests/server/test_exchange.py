@@ -69,7 +69,7 @@ def connected(app: ASGIApp, transport: Recorder) -> HttpProtocol:
     state = uvicorn.Server(config).server_state
     state.default_headers = [(b"date", b"today")]
     metrics = Metrics(series(), REASONS)
-    budget = BodyBudget(2**20, metrics.cells)
+    budget = BodyBudget(2**20, metrics.storage)
     connections = Connections(ConnectionLimits(), 10, budget, metrics)
     protocol = HttpProtocol(connections, config=config, server_state=state, app_state={})
     protocol.connection_made(transport)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as Reference
 from prometheus_client.metrics_core import Metric
 from resmem_service.telemetry.instruments import Counter, CounterFamily, Histogram, HistogramFamily
-from resmem_service.telemetry.metric_storage import Board, Cells
+from resmem_service.telemetry.metric_storage import MetricStorage, MetricTable
 
 BOUNDS = (0.5, 1.0, 2.5)
 values = st.lists(st.one_of(st.floats(-1e6, 1e6), st.sampled_from(BOUNDS)), max_size=30)
@@ -20,28 +20,28 @@ values = st.lists(st.one_of(st.floats(-1e6, 1e6), st.sampled_from(BOUNDS)), max_
 class Scrape:
     """What `Metrics` is to a registry."""
 
-    def __init__(self, family: CounterFamily | HistogramFamily, cells: Cells) -> None:
-        self._family, self._cells = family, cells
+    def __init__(self, family: CounterFamily | HistogramFamily, storage: MetricStorage) -> None:
+        self._family, self._storage = family, storage
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._family.collect(self._cells.totals())
+        yield from self._family.collect(self._storage.totals())
 
 
 @pytest.fixture(params=["alone", "shared"])
-def cells(request: pytest.FixtureRequest) -> Iterator[Cells]:
+def storage(request: pytest.FixtureRequest) -> Iterator[MetricStorage]:
     if request.param == "alone":
-        yield Cells()
+        yield MetricStorage()
         return
-    board = Board(2)
-    yield Cells(board, 1)
-    board.close()
+    table = MetricTable(2)
+    yield MetricStorage(table, 1)
+    table.close()
 
 
 @given(values)
 def test_a_histogram_is_what_prometheus_makes_of_it(observed: list[float]) -> None:
-    ours, theirs, cells = CollectorRegistry(), CollectorRegistry(), Cells()
-    family = HistogramFamily("h", "A histogram.", cells, BOUNDS)
-    ours.register(Scrape(family, cells))
+    ours, theirs, storage = CollectorRegistry(), CollectorRegistry(), MetricStorage()
+    family = HistogramFamily("h", "A histogram.", storage, BOUNDS)
+    ours.register(Scrape(family, storage))
     reference = Reference("h", "A histogram.", buckets=BOUNDS, registry=theirs)
     for value in observed:
         family.child().observe(value)
@@ -54,19 +54,19 @@ def test_a_histogram_is_what_prometheus_makes_of_it(observed: list[float]) -> No
 
 @given(values)
 def test_many_at_once_are_the_same_as_one_by_one(observed: list[float]) -> None:
-    cells = Cells()
-    first, second = cells.take(5), cells.take(5)
-    single, together = Histogram(cells, first, BOUNDS), Histogram(cells, second, BOUNDS)
+    storage = MetricStorage()
+    first, second = storage.take(5), storage.take(5)
+    single, together = Histogram(storage, first, BOUNDS), Histogram(storage, second, BOUNDS)
     for value in observed:
         single.observe(value)
     together.observe_many(np.array([*observed, np.nan, np.inf]))
-    totals = cells.totals()
+    totals = storage.totals()
     assert totals[second : second + 5] == pytest.approx(totals[first : first + 5])
 
 
-def test_nothing_is_lost_between_threads(cells: Cells) -> None:
-    first = cells.take(6)
-    counter, histogram = Counter(cells, first), Histogram(cells, first + 1, BOUNDS)
+def test_nothing_is_lost_between_threads(storage: MetricStorage) -> None:
+    first = storage.take(6)
+    counter, histogram = Counter(storage, first), Histogram(storage, first + 1, BOUNDS)
 
     def work(_: int) -> None:
         for _ in range(2000):
@@ -75,16 +75,16 @@ def test_nothing_is_lost_between_threads(cells: Cells) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    assert cells.totals()[first:].tolist() == [8000, 0, 8000, 0, 0, 8000]
+    assert storage.totals()[first:].tolist() == [8000, 0, 8000, 0, 0, 8000]
 
 
-def test_children_of_a_counter(cells: Cells) -> None:
+def test_children_of_a_counter(storage: MetricStorage) -> None:
     labels = {"a": ("x", "w"), "b": ("y", "z", "v")}
-    family = CounterFamily("c", "A counter.", cells, labels, shown=[("w", "y")])
+    family = CounterFamily("c", "A counter.", storage, labels, shown=[("w", "y")])
     family.child("x", "z").add(2)
     family.child("w", "v").add()
     assert family.child("x", "z") is family.child("x", "z")
-    (metric,) = family.collect(cells.totals())
+    (metric,) = family.collect(storage.totals())
     assert [(one.name, one.labels, one.value) for one in metric.samples] == [
         ("c_total", {"a": "x", "b": "z"}, 2),
         ("c_total", {"a": "w", "b": "y"}, 0),
@@ -92,21 +92,21 @@ def test_children_of_a_counter(cells: Cells) -> None:
     ]
 
 
-def test_every_child_has_cells_of_its_own(cells: Cells) -> None:
-    counters = CounterFamily("c", "Counters.", cells, {"a": ("x", "y")})
-    histograms = HistogramFamily("h", "Histograms.", cells, BOUNDS, {"a": ("x", "y")})
+def test_every_child_has_cells_of_its_own(storage: MetricStorage) -> None:
+    counters = CounterFamily("c", "Counters.", storage, {"a": ("x", "y")})
+    histograms = HistogramFamily("h", "Histograms.", storage, BOUNDS, {"a": ("x", "y")})
     counters.child("y").add(3)
     histograms.child("x").observe(9.0)
     histograms.child("y").observe(0.1)
-    (metric,) = counters.collect(cells.totals())
+    (metric,) = counters.collect(storage.totals())
     assert [one.value for one in metric.samples] == [0, 3]
-    (metric,) = histograms.collect(cells.totals())
+    (metric,) = histograms.collect(storage.totals())
     assert [one.value for one in metric.samples] == [0, 0, 0, 1, 1, 9.0, 1, 1, 1, 1, 1, 0.1]
 
 
-def test_a_label_has_the_values_it_was_born_with(cells: Cells) -> None:
+def test_a_label_has_the_values_it_was_born_with(storage: MetricStorage) -> None:
     labels = {"a": ("x",)}
     with pytest.raises(KeyError):
-        HistogramFamily("h", "A histogram.", cells, BOUNDS, labels).child("y")
+        HistogramFamily("h", "A histogram.", storage, BOUNDS, labels).child("y")
     with pytest.raises(KeyError):
-        CounterFamily("c", "A counter.", cells, labels).child("y")
+        CounterFamily("c", "A counter.", storage, labels).child("y")

@@ -7,7 +7,7 @@ from resmem_service.api.routes import OTHER, REASONS, ROUTES, series
 from resmem_service.inference.observer import InferenceObserver, OnlineScores
 from resmem_service.memory.memory import MemoryStatistics
 from resmem_service.memory.observer import MemoryObserver
-from resmem_service.telemetry.metric_storage import Board, Cells
+from resmem_service.telemetry.metric_storage import MetricStorage, MetricTable
 from resmem_service.telemetry.metrics import Metrics
 
 SURFACE = {
@@ -53,8 +53,8 @@ SURFACE = {
 }
 
 
-def metrics(in_flight: int = 0, cells: Cells | None = None) -> Metrics:
-    made = Metrics(series(), REASONS, in_flight=lambda: in_flight, cells=cells)
+def metrics(in_flight: int = 0, storage: MetricStorage | None = None) -> Metrics:
+    made = Metrics(series(), REASONS, in_flight=lambda: in_flight, storage=storage)
     made.serve(
         name="m",
         version="1",
@@ -195,8 +195,8 @@ def test_buckets() -> None:
 
 
 def test_any_of_several_workers_answers_for_all() -> None:
-    board = Board(2)
-    one, other = metrics(2, Cells(board, 0)), metrics(3, Cells(board, 1))
+    table = MetricTable(2)
+    one, other = metrics(2, MetricStorage(table, 0)), metrics(3, MetricStorage(table, 1))
     for made, rows in ((one, 1), (other, 10)):
         made.on_batch(rows, [0.001])
         made.requests("/predict", "POST", "200").add()
@@ -216,33 +216,33 @@ def test_any_of_several_workers_answers_for_all() -> None:
     # One memory and one model, whoever tells of them.
     assert found["memory_rows{tier=sealed}"] == 5
     assert found["model_info{name=m,provider=cpu,version=1}"] == 1
-    board.close()
+    table.close()
 
 
 def test_a_worker_that_is_replaced_takes_nothing_along_but_its_gauges() -> None:
-    board = Board(2)
-    one, other = metrics(2, Cells(board, 0)), metrics(3, Cells(board, 1))
+    table = MetricTable(2)
+    one, other = metrics(2, MetricStorage(table, 0)), metrics(3, MetricStorage(table, 1))
     other.on_forgotten(7)
     other.publish()
-    board.ended(1)
+    table.ended(1)
     assert samples(one)["forgotten_rows_total"] == 7
     assert samples(one)["requests_in_flight"] == 2
-    replaced = metrics(1, Cells(board, 1))
+    replaced = metrics(1, MetricStorage(table, 1))
     replaced.on_forgotten(1)
     assert samples(replaced)["forgotten_rows_total"] == 8
-    board.close()
+    table.close()
 
 
 def test_processes_are_told_apart() -> None:
-    board = Board(3)
-    one = metrics(cells=Cells(board, 0))
-    metrics(cells=Cells(board, 2))
+    table = MetricTable(3)
+    one = metrics(storage=MetricStorage(table, 0))
+    metrics(storage=MetricStorage(table, 2))
     found = samples(one)
     assert found["process_resident_memory_bytes{worker=0}"] > 0
     assert found["process_resident_memory_bytes{worker=2}"] > 0
     assert "process_resident_memory_bytes{worker=1}" not in found
     assert samples(metrics())["process_resident_memory_bytes{worker=0}"] > 0
-    board.close()
+    table.close()
 
 
 def test_requests_that_nobody_expects() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from resmem_service.telemetry.metric_storage import Cells, Gauge
+from resmem_service.telemetry.metric_storage import Gauge, MetricStorage
 
 __all__ = ["BodyBudget", "default_budget_bytes"]
 
@@ -27,14 +27,14 @@ class BodyBudget:
     workers that take at the same moment may pass the limit by what they take.
     """
 
-    __slots__ = ("_cells", "_free", "limit", "used")
+    __slots__ = ("_free", "_storage", "limit", "used")
 
-    def __init__(self, limit: int, cells: Cells) -> None:
+    def __init__(self, limit: int, storage: MetricStorage) -> None:
         """`limit` is that of all workers together, in bytes."""
         self.limit = limit
         self.used = 0
         """Bytes held by this worker."""
-        self._cells = cells
+        self._storage = storage
         self._free = min(_UNSHARED_BYTES, limit // 2)
 
     def take(self, amount: int, held: int = 0) -> bool:
@@ -59,7 +59,7 @@ class BodyBudget:
         """Counts bytes that are held already, whether or not they fit."""
         self.used += amount
         if abs(amount) >= _TOLD_BYTES:
-            self._cells.values[Gauge.BODY_BYTES] = float(self.used)
+            self._storage.values[Gauge.BODY_BYTES] = float(self.used)
 
     def give_back(self, amount: int) -> None:
         """Frees bytes."""
@@ -67,5 +67,7 @@ class BodyBudget:
 
     def total(self) -> int:
         """Bytes held by all workers."""
-        others = sum(self._cells.by_worker(Gauge.BODY_BYTES)) - self._cells.values[Gauge.BODY_BYTES]
+        others = (
+            sum(self._storage.by_worker(Gauge.BODY_BYTES)) - self._storage.values[Gauge.BODY_BYTES]
+        )
         return self.used + int(others)

@@ -29,7 +29,7 @@ from resmem_service.server.messages import (
     ToSupervisor,
     ToWorker,
 )
-from resmem_service.telemetry.metric_storage import Cells, Gauge
+from resmem_service.telemetry.metric_storage import Gauge, MetricStorage
 
 __all__ = ["Control"]
 
@@ -46,12 +46,12 @@ class Control:
     def __init__(
         self,
         connection: "Connection[ToSupervisor, ToWorker]",
-        cells: Cells,
+        storage: MetricStorage,
         *,
         others_answer: bool,
     ) -> None:
         self._connection = connection
-        self._cells = cells
+        self._storage = storage
         self._others_answer = others_answer
         self._numbers = count()
         self._reloads = Coalesced(self._ask, what="reloads")
@@ -59,9 +59,9 @@ class Control:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def cells(self) -> Cells:
+    def storage(self) -> MetricStorage:
         """Where this worker counts."""
-        return self._cells
+        return self._storage
 
     @property
     def others_answer(self) -> bool:
@@ -70,11 +70,11 @@ class Control:
 
     def all_ready(self) -> bool:
         """Whether no worker takes requests that it cannot answer yet."""
-        return not any(self._cells.by_worker(Gauge.LOADING))
+        return not any(self._storage.by_worker(Gauge.LOADING))
 
     def on_ready(self) -> None:
         """Tells the supervisor and the other workers that this worker answers requests."""
-        self._cells.values[Gauge.LOADING] = 0.0
+        self._storage.values[Gauge.LOADING] = 0.0
         self._tell(Ready())
 
     async def reload(self) -> Reloaded:

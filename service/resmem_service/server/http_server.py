@@ -112,7 +112,7 @@ class HttpServer(uvicorn.Server):
 def _connections(app: ResmemApp) -> Connections:
     """What the settings allow the clients of this worker to do."""
     settings = app.settings
-    budget = BodyBudget(_budget_bytes(settings), app.metrics.cells)
+    budget = BodyBudget(_budget_bytes(settings), app.metrics.storage)
     connections = Connections(
         ConnectionLimits.of(settings),
         usable_connections(settings.max_connections),

@@ -31,7 +31,7 @@ class Assignment:
     """Its place, from 0 to `settings.workers` - 1."""
     listener: int
     """Descriptor of the bound socket; inherited, as the next one."""
-    board: int
+    table: int
     """Descriptor of the shared counts."""
     stacks: int
     """Descriptor of the file for the stacks of its threads."""

@@ -22,7 +22,7 @@ from resmem_service.server.worker_process import WorkerProcess
 from resmem_service.settings import Settings
 from resmem_service.telemetry import logs
 from resmem_service.telemetry.logs import fields
-from resmem_service.telemetry.metric_storage import Board, Restart
+from resmem_service.telemetry.metric_storage import MetricTable, Restart
 
 __all__ = ["Supervisor", "supervise"]
 
@@ -64,7 +64,7 @@ class Supervisor:
         self._settings = settings
         self._served = served
         self._listener = listener
-        self._board = Board(settings.workers)
+        self._table = MetricTable(settings.workers)
         self._lives: dict[int, WorkerProcess] = {}
         self._reloads = Coalesced(self._reload, what="reloads", max_waiting=_MOST_RELOADS)
         self._stopping = asyncio.Event()
@@ -79,12 +79,12 @@ class Supervisor:
             loop.add_signal_handler(stop, self._on_stop, stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._reload_logged()))
         for worker in range(self._settings.workers):
-            self._board.starting(worker)
+            self._table.starting(worker)
         self._begin(self._watch())
         async with asyncio.TaskGroup() as group:
             for worker in range(self._settings.workers):
                 group.create_task(self._keep(worker))
-        self._board.close()
+        self._table.close()
         return self._status
 
     async def reload(self) -> Reloaded:
@@ -133,7 +133,7 @@ class Supervisor:
             if end.dismissed:
                 continue
             why = Restart.HUNG if end.hung else Restart.DIED
-            self._board.restarted(worker, why)
+            self._table.restarted(worker, why)
             _log.error(
                 "worker ended",
                 extra=fields(worker=worker, status=end.status, reason=why.name.lower()),
@@ -152,18 +152,18 @@ class Supervisor:
         """One life of a worker, and how it ended."""
         stacks = StackDump()
         if not self._ready_lives():
-            self._board.starting(worker)
+            self._table.starting(worker)
         try:
             life = await WorkerProcess.start(
                 self._assignment(worker, stacks.descriptor),
-                self._board,
+                self._table,
                 stacks,
                 on_reload_asked=lambda life, number: self._begin(self._answer(life, number)),
                 on_ready=self._on_ready,
             )
         except OSError as error:  # as where a container may have no more processes
             stacks.read()
-            self._board.ended(worker)
+            self._table.ended(worker)
             return _End(f"not started: {error}")
         self._lives[worker] = life
         if self._stopping.is_set() or life.model != self._served:
@@ -172,7 +172,7 @@ class Supervisor:
             status = await life.ended()
         finally:
             del self._lives[worker]
-            self._board.ended(worker)
+            self._table.ended(worker)
         trace = life.stacks()
         if trace:
             _log.error("the threads of worker %d when it ended:\n%s", worker, trace)
@@ -203,7 +203,7 @@ class Supervisor:
             settings.model_copy(update=own),
             worker,
             self._listener.fileno(),
-            self._board.descriptor,
+            self._table.descriptor,
             stacks,
             bool(self._ready_lives()),
         )

@@ -16,7 +16,7 @@ from resmem_service.server.http_server import HttpServer
 from resmem_service.server.messages import Assignment, ToSupervisor, ToWorker
 from resmem_service.server.stack_dump import write_stacks_to
 from resmem_service.telemetry import logs
-from resmem_service.telemetry.metric_storage import Board, Cells
+from resmem_service.telemetry.metric_storage import MetricStorage, MetricTable
 
 __all__ = ["WorkerServer", "main"]
 
@@ -53,11 +53,11 @@ def main(descriptor: int) -> int:
     write_stacks_to(assignment.stacks)
     logs.configure(settings.log_level, settings.log_format, worker=assignment.worker)
     logs.catch_the_rest()
-    for inherited in (descriptor, assignment.listener, assignment.board, assignment.stacks):
+    for inherited in (descriptor, assignment.listener, assignment.table, assignment.stacks):
         os.set_inheritable(inherited, False)
-    board = Board(settings.workers, assignment.board)
-    cells = Cells(board, assignment.worker)
-    control = Control(connection, cells, others_answer=assignment.others_answer)
+    table = MetricTable(settings.workers, assignment.table)
+    storage = MetricStorage(table, assignment.worker)
+    control = Control(connection, storage, others_answer=assignment.others_answer)
     give_memory_back()
     try:
         app = ResmemApp(settings, control)

@@ -26,7 +26,7 @@ from resmem_service.server.messages import (
 )
 from resmem_service.server.stack_dump import StackDump
 from resmem_service.telemetry.logs import fields
-from resmem_service.telemetry.metric_storage import Board, Gauge
+from resmem_service.telemetry.metric_storage import Gauge, MetricTable
 
 __all__ = ["WorkerProcess"]
 
@@ -46,7 +46,7 @@ class WorkerProcess:
         assignment: Assignment,
         process: Process,
         connection: "Connection[ToWorker, ToSupervisor]",
-        board: Board,
+        table: MetricTable,
         stacks: StackDump,
         on_reload_asked: Callable[["WorkerProcess", int], None],
         on_ready: Callable[[], None],
@@ -62,7 +62,7 @@ class WorkerProcess:
         self.dismissed = False
         """Whether it was told to end, so that its end is no failure."""
         self._drain_s = assignment.settings.drain_s
-        self._board = board
+        self._table = table
         self._stacks = stacks
         self._beat = self.heartbeat()
         self._still_s = 0.0
@@ -79,7 +79,7 @@ class WorkerProcess:
     async def start(
         cls,
         assignment: Assignment,
-        board: Board,
+        table: MetricTable,
         stacks: StackDump,
         *,
         on_reload_asked: Callable[["WorkerProcess", int], None],
@@ -87,7 +87,7 @@ class WorkerProcess:
     ) -> "WorkerProcess":
         """Starts the process; it will be ready later.
 
-        `board` and `stacks` are those whose descriptors the assignment names; `on_reload_asked`
+        `table` and `stacks` are those whose descriptors the assignment names; `on_reload_asked`
         gets the number that the answer, an `Outcome`, must have.
 
         Raises:
@@ -99,7 +99,7 @@ class WorkerProcess:
                 *module_command("resmem_service.server.worker", str(theirs.fileno())),
                 stdin=DEVNULL,
                 pass_fds=(
-                    *(theirs.fileno(), assignment.listener, assignment.board, assignment.stacks),
+                    *(theirs.fileno(), assignment.listener, assignment.table, assignment.stacks),
                 ),
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
             )
@@ -109,7 +109,7 @@ class WorkerProcess:
         finally:
             theirs.close()
         _log.info("worker started", extra=fields(worker=assignment.worker, pid=process.pid))
-        started = cls(assignment, process, ours, board, stacks, on_reload_asked, on_ready)
+        started = cls(assignment, process, ours, table, stacks, on_reload_asked, on_ready)
         started.send(assignment)
         return started
 
@@ -180,7 +180,7 @@ class WorkerProcess:
 
     def heartbeat(self) -> float:
         """What moves while it gets on with its work."""
-        return float(self._board.cells[self.worker, Gauge.HEARTBEAT])
+        return float(self._table.values[self.worker, Gauge.HEARTBEAT])
 
     def note_time(self, seconds: float) -> float:
         """Tells that so much time has gone by; the seconds that its heartbeat stands still by now.

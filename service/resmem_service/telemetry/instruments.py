@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.metrics_core import Metric
 
-from resmem_service.telemetry.metric_storage import Cells
+from resmem_service.telemetry.metric_storage import MetricStorage
 
 __all__ = ["Counter", "CounterFamily", "Histogram", "HistogramFamily", "Labels"]
 
@@ -36,8 +36,8 @@ class Counter:
 
     __slots__ = ("_cell", "_lock", "_values")
 
-    def __init__(self, cells: Cells, cell: int) -> None:
-        self._values = cells.values
+    def __init__(self, storage: MetricStorage, cell: int) -> None:
+        self._values = storage.values
         self._cell = cell
         self._lock = threading.Lock()
 
@@ -57,8 +57,8 @@ class Histogram:
 
     __slots__ = ("_bounds", "_edges", "_first", "_lock", "_sum", "_values")
 
-    def __init__(self, cells: Cells, first: int, bounds: Sequence[float]) -> None:
-        self._values = cells.values
+    def __init__(self, storage: MetricStorage, first: int, bounds: Sequence[float]) -> None:
+        self._values = storage.values
         self._first = first
         self._sum = first + len(bounds) + 1
         self._bounds = list(bounds)
@@ -95,16 +95,16 @@ class _Family:
     """Instruments under one name, told apart by labels; each has `width` cells."""
 
     def __init__(
-        self, name: str, documentation: str, labels: Labels, cells: Cells, width: int
+        self, name: str, documentation: str, labels: Labels, storage: MetricStorage, width: int
     ) -> None:
         self.name = name
         self._documentation = documentation
         self._labels = tuple(labels)
         self._domains = [tuple(values) for values in labels.values()]
-        self._cells = cells
+        self._storage = storage
         self._width = width
         self._children = prod(map(len, self._domains))
-        self._first = cells.take(self._children * width)
+        self._first = storage.take(self._children * width)
 
     def _position(self, values: tuple[str, ...]) -> int:
         position = 0
@@ -133,7 +133,7 @@ class CounterFamily(_Family):
         self,
         name: str,
         documentation: str,
-        cells: Cells,
+        storage: MetricStorage,
         labels: Labels = _NO_LABELS,
         *,
         shown: Iterable[tuple[str, ...]] | None = None,
@@ -144,7 +144,7 @@ class CounterFamily(_Family):
         `suffix=""` is for a name that the contract fixes without `_total`: it goes out untyped,
         since the text format would rename a counter.
         """
-        super().__init__(name, documentation, labels, cells, width=1)
+        super().__init__(name, documentation, labels, storage, width=1)
         self._suffix = suffix
         self._made: dict[tuple[str, ...], Counter] = {}
         self._shown = (
@@ -159,7 +159,7 @@ class CounterFamily(_Family):
         """
         counter = self._made.get(values)
         if counter is None:
-            counter = Counter(self._cells, self._cell(self._position(values)))
+            counter = Counter(self._storage, self._cell(self._position(values)))
             # Two threads must share one, since its lock guards the cell.
             counter = self._made.setdefault(values, counter)
         return counter
@@ -181,14 +181,14 @@ class HistogramFamily(_Family):
         self,
         name: str,
         documentation: str,
-        cells: Cells,
+        storage: MetricStorage,
         bounds: Sequence[float],
         labels: Labels = _NO_LABELS,
     ) -> None:
-        super().__init__(name, documentation, labels, cells, width=len(bounds) + 2)
+        super().__init__(name, documentation, labels, storage, width=len(bounds) + 2)
         self._bounds = [*map(str, map(float, bounds)), "+Inf"]
         self._made = [
-            Histogram(cells, self._cell(position), bounds) for position in range(self._children)
+            Histogram(storage, self._cell(position), bounds) for position in range(self._children)
         ]
 
     def child(self, *values: str) -> Histogram:

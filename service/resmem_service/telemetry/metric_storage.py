@@ -9,10 +9,10 @@ from typing import Final, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Board", "Cells", "Gauge", "Restart", "Row", "anonymous_file"]
+__all__ = ["Gauge", "MetricStorage", "MetricTable", "Restart", "Row", "anonymous_file"]
 
-_ROW_CELLS: Final = 8192
-_ROW_BYTES: Final = 8 * _ROW_CELLS
+_ROW_VALUES: Final = 8192
+_ROW_BYTES: Final = 8 * _ROW_VALUES
 
 
 class Gauge(IntEnum):
@@ -43,7 +43,7 @@ class Row(Protocol):
     def __setitem__(self, cell: int, value: float, /) -> None: ...
 
 
-class Board:
+class MetricTable:
     """Shared memory with a row of float64 cells for each worker.
 
     A worker writes its own row alone. The row outlives it, and whoever takes its place counts on
@@ -52,7 +52,7 @@ class Board:
     """
 
     def __init__(self, workers: int, descriptor: int | None = None) -> None:
-        """`descriptor` is that of another process's board; None makes a new one, all zeros."""
+        """`descriptor` is that of another process's table; None makes a new one, all zeros."""
         if descriptor is None:
             self.descriptor = anonymous_file("resmem-metrics")
         else:
@@ -60,7 +60,7 @@ class Board:
         if descriptor is None:
             os.truncate(self.descriptor, workers * _ROW_BYTES)
         shared = mmap.mmap(self.descriptor, workers * _ROW_BYTES)
-        self.cells: NDArray[np.float64] = np.frombuffer(shared).reshape(workers, _ROW_CELLS)
+        self.values: NDArray[np.float64] = np.frombuffer(shared).reshape(workers, _ROW_VALUES)
         """`[workers, cells]`"""
         whole = memoryview(shared)
         self.rows = [
@@ -71,62 +71,62 @@ class Board:
 
     def starting(self, worker: int) -> None:
         """Says that a worker will take requests before it has loaded the model."""
-        self.cells[worker, Gauge.LOADING] = 1.0
+        self.values[worker, Gauge.LOADING] = 1.0
 
     def ended(self, worker: int) -> None:
         """Clears the gauges of a worker that is no more."""
-        self.cells[worker, : len(Gauge)] = 0.0
+        self.values[worker, : len(Gauge)] = 0.0
 
     def restarted(self, worker: int, why: Restart) -> None:
         """Counts that a worker, which has ended, is replaced."""
-        self.cells[worker, why] += 1.0
+        self.values[worker, why] += 1.0
 
     def close(self) -> None:
         """Lets go of the descriptor; what is mapped stays."""
         os.close(self.descriptor)
 
 
-class Cells:
-    """The cells that one worker writes; sums are over all workers of its board."""
+class MetricStorage:
+    """The cells that one worker writes; sums are over all workers of its table."""
 
-    def __init__(self, board: Board | None = None, worker: int = 0) -> None:
-        """Without a board there is one worker, and its cells are a list, the quickest to touch."""
+    def __init__(self, table: MetricTable | None = None, worker: int = 0) -> None:
+        """Without a table there is one worker, and its cells are a list, the quickest to touch."""
         self.worker = worker
-        self._board = board
+        self._table = table
         self._next = len(Gauge) + len(Restart)
-        self._own: list[float] = [0.0] * self._next if board is None else []
-        self.values: Row = self._own if board is None else board.rows[worker]
+        self._own: list[float] = [0.0] * self._next if table is None else []
+        self.values: Row = self._own if table is None else table.rows[worker]
         """Own cells, by number."""
         self.values[Gauge.PID] = float(os.getpid())
 
     def take(self, count: int) -> int:
         """The number of the first of `count` cells that nobody else has.
 
-        Workers of one board take the same cells for the same things, since they run the same code.
+        Workers of one table take the same cells for the same things, since they run the same code.
 
         Raises:
             MemoryError: the row has no room left.
         """
         first = self._next
         self._next += count
-        if self._board is None:
+        if self._table is None:
             self._own += [0.0] * count
-        elif self._next > _ROW_CELLS:
-            raise MemoryError(f"{self._next} cells do not fit a row of {_ROW_CELLS}")
+        elif self._next > _ROW_VALUES:
+            raise MemoryError(f"{self._next} cells do not fit a row of {_ROW_VALUES}")
         return first
 
     def totals(self) -> NDArray[np.float64]:
         """The sum over all workers, by cell."""
-        if self._board is None:
+        if self._table is None:
             return np.array(self._own)
-        totals: NDArray[np.float64] = self._board.cells[:, : self._next].sum(axis=0)
+        totals: NDArray[np.float64] = self._table.values[:, : self._next].sum(axis=0)
         return totals
 
     def by_worker(self, gauge: Gauge) -> list[float]:
         """The value of a gauge in each worker."""
-        if self._board is None:
+        if self._table is None:
             return [self._own[gauge]]
-        values: list[float] = self._board.cells[:, gauge].tolist()
+        values: list[float] = self._table.values[:, gauge].tolist()
         return values
 
 

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 
 from resmem_service.resources import usable_memory_bytes
 from resmem_service.telemetry.instruments import Counter, CounterFamily, HistogramFamily, Labels
-from resmem_service.telemetry.metric_storage import Cells, Gauge, Restart
+from resmem_service.telemetry.metric_storage import Gauge, MetricStorage, Restart
 from resmem_service.telemetry.processes import collect_processes
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Series"]
@@ -102,14 +102,14 @@ class Metrics:
         reasons: Iterable[str],
         *,
         in_flight: Callable[[], int] = int,
-        cells: Cells | None = None,
+        storage: MetricStorage | None = None,
     ) -> None:
         """`series` are the requests to expect and `reasons` the codes of refusals: their children
         exist, at 0, before the first of them happens. `in_flight` counts the requests being
-        answered, and `cells` is where counts are kept."""
+        answered, and `storage` is where counts are kept."""
         series = list(series)
         self._in_flight = in_flight
-        self._cells = cells = cells or Cells()
+        self._storage = storage or MetricStorage()
         self._memory: Callable[[], _Statistics] | None = None
         self._queued_rows: Callable[[], int] = int
         self._model_bytes = 0
@@ -121,7 +121,7 @@ class Metrics:
         routes = tuple(dict.fromkeys(route for route, _, _ in series))
         self._codes = tuple(dict.fromkeys([*(code for *_, code in series), *_MORE_CODES]))
         self._requests = CounterFamily(
-            "resmem_http_requests", "Requests answered.", cells,
+            "resmem_http_requests", "Requests answered.", storage,
             {"route": routes, "method": _METHODS, "code": self._codes}, shown=series,
         )  # fmt: skip
         self._families.append(self._requests)
@@ -175,9 +175,9 @@ class Metrics:
         self._queued_rows = queued_rows
 
     @property
-    def cells(self) -> Cells:
+    def storage(self) -> MetricStorage:
         """Where counts are kept."""
-        return self._cells
+        return self._storage
 
     def watch(self, *, connections: Callable[[], int], body_bytes: Callable[[], int]) -> None:
         """From now on gauges tell of this server's connections and the bodies that it holds."""
@@ -190,7 +190,7 @@ class Metrics:
 
     def publish(self, *, beat: bool = False) -> None:
         """Writes this worker's gauges where the others find them, and moves its heartbeat."""
-        own = self._cells.values
+        own = self._storage.values
         own[Gauge.HEARTBEAT] += beat
         own[Gauge.REQUESTS_IN_FLIGHT] = float(self._in_flight())
         own[Gauge.QUEUE_ROWS] = float(self._queued_rows())
@@ -200,8 +200,8 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for at each scrape."""
         self.publish()
-        totals = self._cells.totals()
-        yield from collect_processes([int(pid) for pid in self._cells.by_worker(Gauge.PID)])
+        totals = self._storage.totals()
+        yield from collect_processes([int(pid) for pid in self._storage.by_worker(Gauge.PID)])
         for family in self._families:
             yield from family.collect(totals)
         yield _restarts(totals)
@@ -328,7 +328,7 @@ class Metrics:
         self, name: str, documentation: str, labels: Labels | None = None, suffix: str = "_total"
     ) -> CounterFamily:
         family = CounterFamily(
-            f"resmem_{name}", documentation, self._cells, labels or {}, suffix=suffix
+            f"resmem_{name}", documentation, self._storage, labels or {}, suffix=suffix
         )
         self._families.append(family)
         return family
@@ -340,7 +340,9 @@ class Metrics:
         bounds: Sequence[float],
         labels: Labels | None = None,
     ) -> HistogramFamily:
-        family = HistogramFamily(f"resmem_{name}", documentation, self._cells, bounds, labels or {})
+        family = HistogramFamily(
+            f"resmem_{name}", documentation, self._storage, bounds, labels or {}
+        )
         self._families.append(family)
         return family
 
