@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.lock import try_lock
 from resmem_service.settings import load
 
 from tests.api.local_service import LocalService
@@ -74,8 +74,8 @@ def test_memories_that_cannot_be_sealed_in_time(
     """429 while they wait, and taken again once sealing has caught up."""
     service = start(digits, growing_bytes=2**16, max_growing_bytes=2**18)
     body = {"inputs": [ROW] * 500, "targets": [1] * 500}
-    with try_lease(tmp_path / "state/digits/1/segments.lock") as lease:
-        assert lease is not None
+    with try_lock(tmp_path / "state/digits/1/segments.lock") as lock:
+        assert lock is not None
         for _ in range(2):
             assert service.post("/memorize", body).status_code == 201
         answer = service.post("/memorize", body)

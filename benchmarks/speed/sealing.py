@@ -23,10 +23,10 @@ from resmem_service.memory.observer import Unobserved
 from resmem_service.memory.options import MemoryOptions
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.segments.folders import StateFolders
-from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.lock import try_lock
 from resmem_service.memory.segments.policy import next_segment
 from resmem_service.memory.segments.segment_builder import SegmentBuilder
-from resmem_service.memory.segments.segment_set import Tiers
+from resmem_service.memory.segments.segment_set import SegmentSet
 
 from benchmarks.speed.digits import digits
 
@@ -63,24 +63,28 @@ def batch(pixels: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> 
     )
 
 
-def seal(journal: SqliteJournal, tiers: Tiers, builder: SegmentBuilder, built: Built) -> None:
+def seal(
+    journal: SqliteJournal, segments: SegmentSet, builder: SegmentBuilder, built: Built
+) -> None:
     """What a server's sealer does, in the foreground."""
     folders = StateFolders(_OUT)
-    while (plan := next_segment(tiers.backlog(), max_rows=_OPTIONS.max_segment_rows)) is not None:
-        with try_lease(folders.lease) as lease:
-            assert lease is not None, "nobody else is here"
-            entry = builder.carry_out(plan, tiers.snapshot.catalogue, lease)
-        follow(journal, tiers)
+    while (
+        plan := next_segment(segments.backlog(), max_rows=_OPTIONS.max_segment_rows)
+    ) is not None:
+        with try_lock(folders.lock) as lock:
+            assert lock is not None, "nobody else is here"
+            entry = builder.carry_out(plan, segments.snapshot.catalogue, lock)
+        follow(journal, segments)
         built.segments += 1
         built.rows += entry.rows
         built.inserted += entry.rows - (0 if plan.base is None else plan.base.rows)
         built.nbytes += sum(path.stat().st_size for path in folders.of(entry).iterdir())
 
 
-def follow(journal: SqliteJournal, tiers: Tiers) -> None:
+def follow(journal: SqliteJournal, segments: SegmentSet) -> None:
     """Takes over what was committed."""
-    with journal.changes(tiers.snapshot.position) as changes:
-        tiers.apply(changes)
+    with journal.changes(segments.snapshot.position) as changes:
+        segments.apply(changes)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,22 +97,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folders, built = StateFolders(_OUT), Built()
     pixels, labels = digits()
     journal = SqliteJournal(folders.journal, _SHAPE)
-    tiers = Tiers(folders, _SHAPE, None, _OPTIONS.growing_bytes)
+    segments = SegmentSet(folders, _SHAPE, None, _OPTIONS.growing_bytes)
     builder = SegmentBuilder(folders, _SHAPE, _OPTIONS.graph, journal, Unobserved())
     for seed in range(options.rows // _BATCH_ROWS):
         journal.append([batch(pixels, labels, seed)])
-        follow(journal, tiers)
-        seal(journal, tiers, builder, built)
-    rows = tiers.snapshot.catalogue[-1].last
+        follow(journal, segments)
+        seal(journal, segments, builder, built)
+    rows = segments.snapshot.catalogue[-1].last
     cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     results = {
         "rows": rows,
         "segments_built": built.segments,
-        "segments_left": len(tiers.snapshot.catalogue),
+        "segments_left": len(segments.snapshot.catalogue),
         "rows_written_per_row": built.rows / rows,
         "rows_inserted_per_row": built.inserted / rows,
         "segment_bytes_written_per_row": built.nbytes / rows,
-        "segment_bytes_per_row": sum(s.nbytes for s in tiers.snapshot.sealed.values()) / rows,
+        "segment_bytes_per_row": sum(s.nbytes for s in segments.snapshot.sealed.values()) / rows,
         "journal_bytes_per_row": journal.row_bytes(),
         "build_cpu_us_per_row": (cpu.ru_utime + cpu.ru_stime) / rows * 1e6,
     }

@@ -345,10 +345,10 @@ def test_a_segment_that_can_never_be_built_keeps_no_other_from_being_sealed(
 ) -> None:
     build = SegmentBuilder._build
 
-    def fail_the_first(builder: SegmentBuilder, plan: SegmentPlan, lease: int) -> BuildResult:
+    def fail_the_first(builder: SegmentBuilder, plan: SegmentPlan, lock: int) -> BuildResult:
         if plan.first == 1:
             raise RuntimeError("its rows cannot be read")
-        return build(builder, plan, lease)
+        return build(builder, plan, lock)
 
     serving = opened(SMALL)
     teach(serving, FIRST)

@@ -14,7 +14,7 @@ from resmem_service.memory.journal.sqlite.journal import SqliteJournal
 from resmem_service.memory.observer import Unobserved
 from resmem_service.memory.segments.folders import StateFolders
 from resmem_service.memory.segments.graph_settings import GraphSettings
-from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.lock import try_lock
 from resmem_service.memory.segments.policy import SegmentPlan
 from resmem_service.memory.segments.segment_builder import SegmentBuilder
 
@@ -83,8 +83,8 @@ def teach(model: FittedModel, states: Path) -> Taught:
             digit_memories(model, range(100, ROWS)),
         ]
     )
-    with try_lease(folders.lease) as lease:
-        assert lease is not None
+    with try_lock(folders.lock) as lock:
+        assert lock is not None
         builder = SegmentBuilder(
             folders,
             model.bundle.manifest.memory_shape(),
@@ -94,9 +94,7 @@ def teach(model: FittedModel, states: Path) -> Taught:
         )
         catalogue: list[SegmentEntry] = []
         for first, last in SEGMENTS:
-            catalogue.append(
-                builder.carry_out(SegmentPlan(first, last, [], None), catalogue, lease)
-            )
+            catalogue.append(builder.carry_out(SegmentPlan(first, last, [], None), catalogue, lock))
     for id in ("digit-5", "digit-70", "fit-3"):
         assert journal.forget(id) == [1]
     journal.close()

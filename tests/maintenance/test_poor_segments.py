@@ -17,7 +17,7 @@ from resmem_service.memory.observer import Unobserved
 from resmem_service.memory.options import MemoryOptions
 from resmem_service.memory.segments.folders import StateFolders
 from resmem_service.memory.segments.graph_file import GraphVectors
-from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.lock import try_lock
 from resmem_service.memory.segments.policy import SegmentPlan
 from resmem_service.memory.segments.segment_builder import SegmentBuilder
 from resmem_service.progress import Silent
@@ -52,15 +52,15 @@ def poor(digits: FittedModel, tmp_path: Path) -> Taught:
     )
     journal = taught.journal()
     journal.append([memories])
-    with try_lease(taught.folders.lease) as lease:
-        assert lease is not None
+    with try_lock(taught.folders.lock) as lock:
+        assert lock is not None
         SegmentBuilder(
             taught.folders,
             manifest.memory_shape(),
             manifest.graph_settings(),
             journal,
             Unobserved(),
-        ).carry_out(SegmentPlan(1, ROWS, [], None), [], lease)
+        ).carry_out(SegmentPlan(1, ROWS, [], None), [], lock)
     journal.close()
     as_before(taught.segment(1), manifest.embedding.dim)
     return taught

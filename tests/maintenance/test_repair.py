@@ -138,8 +138,8 @@ def test_no_journal_is_made_where_there_is_none(taught: Taught) -> None:
     assert not taught.folders.journal.exists()
 
 
-def test_it_waits_for_the_lease(taught: Taught) -> None:
-    with taught.folders.lease.open("w") as held:
+def test_it_waits_for_the_lock(taught: Taught) -> None:
+    with taught.folders.lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(JournalUnavailable, match=r"segments\.lock"):
             mend(taught)

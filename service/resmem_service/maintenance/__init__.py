@@ -2,7 +2,7 @@
 
 In: a bundle and the state folder that belongs to it, beside a running service or without one. Out:
 findings, reports, backup folders, JSON Lines and Parquet files. It owns nothing: what it writes
-into a state goes through `memory`, under the lease where segments are concerned.
+into a state goes through `memory`, under the lock where segments are concerned.
 
     state -> JournalSnapshot (one moment) -> findings | inspection | backup | exported rows
     backup -> checked copy -> state          file -> checked rows -> ResidualMemory.append

@@ -13,7 +13,7 @@ from resmem_service.memory.observer import Unobserved
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.segments.folders import StateFolders
 from resmem_service.memory.segments.graph_settings import GraphSettings
-from resmem_service.memory.segments.lock import wait_for_lease
+from resmem_service.memory.segments.lock import wait_for_lock
 from resmem_service.memory.segments.policy import SegmentPlan
 from resmem_service.memory.segments.segment_builder import SegmentBuilder
 
@@ -58,15 +58,15 @@ def repair(
 
     Raises:
         CorruptFile: the journal itself is damaged; a backup must be restored.
-        JournalUnavailable: it cannot be written, or the lease was not to be had.
+        JournalUnavailable: it cannot be written, or the lock was not to be had.
     """
     with open_snapshot(folders.journal):
         pass  # opening to write would make a journal where there is none
     journal = SqliteJournal(folders.journal, shape, busy_ms=_BUSY_MS)
     try:
-        with wait_for_lease(folders.lease, seconds=wait_s) as lease:
-            if lease is None:
-                raise JournalUnavailable(f"{folders.lease}: another process builds segments")
+        with wait_for_lock(folders.lock, seconds=wait_s) as lock:
+            if lock is None:
+                raise JournalUnavailable(f"{folders.lock}: another process builds segments")
             audit = audit_state(folders, None, advance, ef=graph.ef)
             if audit.unreadable is not None:
                 raise CorruptFile(f"{audit.unreadable}; restore the newest backup")
@@ -76,7 +76,7 @@ def repair(
                 audit.row_faults = []
             builder = SegmentBuilder(folders, shape, graph, journal, Unobserved())
             return Repaired(
-                rebuilt=_rebuild(builder, folders, audit, lease),
+                rebuilt=_rebuild(builder, folders, audit, lock),
                 dropped=[fault.id for fault in dropped],
                 left=_left(audit),
             )
@@ -85,17 +85,17 @@ def repair(
 
 
 def _rebuild(
-    builder: SegmentBuilder, folders: StateFolders, audit: StateAudit, lease: int
+    builder: SegmentBuilder, folders: StateFolders, audit: StateAudit, lock: int
 ) -> list[SegmentEntry]:
     rebuilt = []
     for plan in _plans(audit):
         if _needs_unsound(audit, plan.first, plan.last):
             continue
-        # Read anew each time; nobody else changes it under the lease.
+        # Read anew each time; nobody else changes it under the lock.
         with open_snapshot(folders.journal) as snapshot:
             catalogue = snapshot.catalogue
         try:
-            rebuilt.append(builder.carry_out(plan, catalogue, lease))
+            rebuilt.append(builder.carry_out(plan, catalogue, lock))
         except (RuntimeError, OSError) as error:
             raise JournalUnavailable(str(error)) from error
     return rebuilt

@@ -1,7 +1,7 @@
 """Follows the journal: what any process commits reaches this one's segments.
 
 Whatever goes wrong on the way, predictions go on with the snapshot that there is. A segment that
-does not open is left out by `Tiers`; where the journal itself cannot be read, the reading is tried
+does not open is left out by `SegmentSet`; where the journal itself cannot be read, reading is tried
 again after a pause, so that no request pays for it again and again.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from resmem_service.errors import CorruptFile, JournalUnavailable
 from resmem_service.memory.journal.journal import Changes, Journal, SegmentEntry
 from resmem_service.memory.segments.folders import StateFolders
-from resmem_service.memory.segments.segment_set import Tiers, UnusableSegment
+from resmem_service.memory.segments.segment_set import SegmentSet, UnusableSegment
 
 __all__ = ["JournalFollower"]
 
@@ -30,20 +30,20 @@ _LONGEST_PAUSE_S: Final = 1.0
 
 
 class JournalFollower:
-    """Moves the tiers along the journal; every method may be called from any thread.
+    """Moves the segments along the journal; every method may be called from any thread.
 
     Args:
         journal: where commits come from.
-        tiers: where they go; nobody else writes to them.
+        segments: where they go; nobody else writes to them.
         folders: of the state, for what to say of damage.
 
     Attributes:
         trouble: why the journal could not be read the last time; None where it could.
     """
 
-    def __init__(self, journal: Journal, tiers: Tiers, folders: StateFolders) -> None:
+    def __init__(self, journal: Journal, segments: SegmentSet, folders: StateFolders) -> None:
         self._journal = journal
-        self._tiers = tiers
+        self._segments = segments
         self._folders = folders
         self._lock = Lock()
         self._failures = 0
@@ -92,23 +92,23 @@ class JournalFollower:
             CorruptFile: the journal is damaged, or contradicts the segments.
             JournalUnavailable: it cannot be read now.
         """
-        own = None if since_start else self._journal.latest(self._tiers.snapshot.position)
+        own = None if since_start else self._journal.latest(self._segments.snapshot.position)
         if own is not None:
-            self._tiers.append(own)
+            self._segments.append(own)
             return
         self._read(since_start=since_start)
 
     def _read(self, *, since_start: bool, reopen: bool = False) -> None:
         failed: tuple[SegmentEntry, ...] | None = None
         for reading in range(_CATALOGUE_READINGS):
-            since = None if since_start else self._tiers.snapshot.position
+            since = None if since_start else self._segments.snapshot.position
             try:
                 with self._journal.changes(since) as changes:
                     catalogue = tuple(changes.catalogue)
                     # Another process may have merged a segment away between the reading and the
                     # opening, and removes it file by file; the next catalogue has it no more.
                     strict = catalogue != failed and reading < _CATALOGUE_READINGS - 1
-                    self._tiers.apply(changes, strict=strict, reopen=reopen)
+                    self._segments.apply(changes, strict=strict, reopen=reopen)
                     if since_start:
                         self._compare(changes)
                 return
@@ -123,10 +123,10 @@ class JournalFollower:
         """
         if self._agrees(changes):
             return
-        for segment in self._tiers.snapshot.sealed.values():
+        for segment in self._segments.snapshot.sealed.values():
             with suppress(CorruptFile):  # then it is damaged, and `apply` moves away from it
                 segment.verify()
-        self._tiers.apply(replace(changes, rows=iter(()), tombstones=[]))
+        self._segments.apply(replace(changes, rows=iter(()), tombstones=[]))
         if not self._agrees(changes):
             raise CorruptFile(
                 f"{self._folders.journal} and the segments beside it disagree on which memories "
@@ -135,15 +135,15 @@ class JournalFollower:
 
     def _agrees(self, changes: Changes) -> bool:
         """Whether the same memories vote as the journal holds, those aside that cannot be read."""
-        if self._tiers.living() == changes.living():
+        if self._segments.living() == changes.living():
             return True
-        stored, voting = changes.sequences(1, _LAST_SEQUENCE), self._tiers.sequences()
+        stored, voting = changes.sequences(1, _LAST_SEQUENCE), self._segments.sequences()
         if not np.isin(voting, stored).all():
             return False
         missing = stored[~np.isin(stored, voting)].tolist()
         if any(True for sequence in missing for _ in changes.between(sequence, sequence)):
             return False
-        self._tiers.note_unreadable(changes.skipped)
+        self._segments.note_unreadable(changes.skipped)
         return True
 
     def _failed(self, error: Exception) -> None:

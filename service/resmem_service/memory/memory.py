@@ -41,11 +41,11 @@ from resmem_service.memory.search import _kernel
 from resmem_service.memory.search.soft_knn import Correction, SoftKnn
 from resmem_service.memory.segments.compaction import compact
 from resmem_service.memory.segments.folders import StateFolders
-from resmem_service.memory.segments.lock import wait_for_lease
+from resmem_service.memory.segments.lock import wait_for_lock
 from resmem_service.memory.segments.sealed_segment import SealedSegment
 from resmem_service.memory.segments.sealer import Sealer
 from resmem_service.memory.segments.segment_builder import SegmentBuilder
-from resmem_service.memory.segments.segment_set import Tiers
+from resmem_service.memory.segments.segment_set import SegmentSet
 from resmem_service.memory.segments.self_recall import POOR_RECALL
 
 __all__ = ["MemoryStatistics", "ResidualMemory"]
@@ -107,7 +107,7 @@ class ResidualMemory:
         self._fitted = None if fitted is None else SealedSegment.open(fitted, shape)
         self._options = options
         self._folders = folders = None if state is None else StateFolders(state)
-        self._tiers = Tiers(folders, shape, self._fitted, options.growing_bytes)
+        self._segments = SegmentSet(folders, shape, self._fitted, options.growing_bytes)
         self._follower: JournalFollower | None = None
         self.records = Records(None, self._fitted)
         self._journal: Journal | None = None
@@ -126,26 +126,26 @@ class ResidualMemory:
             patient=True,
         )
         self.records = Records(self._journal, self._fitted)
-        self._follower = JournalFollower(self._journal, self._tiers, folders)
+        self._follower = JournalFollower(self._journal, self._segments, folders)
         try:
             self._follower.catch_up(since_start=True)
         except BaseException:
             self._journal.close()
             raise
-        self._tiers.forget_fitted(self._journal.tombstones(-self._fitted_rows, -1))
+        self._segments.forget_fitted(self._journal.tombstones(-self._fitted_rows, -1))
         self._builder = SegmentBuilder(
             folders,
             shape,
             options.graph,
             self._journal,
             observer,
-            note_unreadable=self._tiers.note_unreadable,
+            note_unreadable=self._segments.note_unreadable,
         )
         if options.maintain:
             self._sealer = Sealer(
                 folders,
                 shape,
-                self._tiers,
+                self._segments,
                 self._journal,
                 self._builder,
                 refresh=self.refresh,
@@ -197,7 +197,7 @@ class ResidualMemory:
     @property
     def size(self) -> int:
         """Memories that vote."""
-        return self._tiers.snapshot.size
+        return self._segments.snapshot.size
 
     @property
     def busy_s(self) -> float:
@@ -207,7 +207,7 @@ class ResidualMemory:
     @property
     def revision(self) -> int:
         """A number that rises with every change; 0 for a memory that never changed."""
-        return self._tiers.snapshot.position.revision
+        return self._segments.snapshot.position.revision
 
     @property
     def journal_engine(self) -> str | None:
@@ -216,7 +216,7 @@ class ResidualMemory:
 
     def statistics(self) -> MemoryStatistics:
         """Counts for the gauges."""
-        snapshot = self._tiers.snapshot
+        snapshot = self._segments.snapshot
         sealed = list(snapshot.sealed.values())
         if snapshot.fitted is not None:
             sealed.append(snapshot.fitted)
@@ -229,10 +229,10 @@ class ResidualMemory:
             recall=min(
                 (segment.recall for segment in sealed if segment.recall is not None), default=1.0
             ),
-            unsealed_bytes=self._tiers.growing_bytes,
+            unsealed_bytes=self._segments.growing_bytes,
             unsealed_bytes_limit=self._options.max_growing_bytes,
             unusable_segments=len(snapshot.unusable) + sum(_is_broken(one) for one in sealed),
-            unreadable_rows=len(self._tiers.unreadable),
+            unreadable_rows=len(self._segments.unreadable),
             journal_readable=self._follower is None or self._follower.trouble is None,
             journal_writable=self._journal is None or self._journal.trouble() is None,
         )
@@ -259,7 +259,7 @@ class ResidualMemory:
         for _ in range(_SEARCHES):
             try:
                 found = _kernel.correct(
-                    self._tiers.snapshot.segments,
+                    self._segments.snapshot.segments,
                     queries,
                     self._shape.width,
                     rule.k,
@@ -307,7 +307,7 @@ class ResidualMemory:
         One transaction holds them all. The exception is JournalLocked where another process held
         the journal for `busy_s` from `arrived` on, a `time.monotonic`, which is now where None.
         """
-        if self._tiers.growing_bytes >= self._options.max_growing_bytes:
+        if self._segments.growing_bytes >= self._options.max_growing_bytes:
             raise QueueFull("memories arrive faster than they can be sealed; retry later")
         return then(self._writing().append(requests, arrived=arrived), self._appended)
 
@@ -349,7 +349,7 @@ class ResidualMemory:
         if self._fitted is not None:
             self._fitted.verify()
             self._measure(self._fitted)
-        for segment in self._tiers.snapshot.sealed.values():
+        for segment in self._segments.snapshot.sealed.values():
             with suppress(CorruptFile):
                 segment.verify()
                 self._measure(segment)
@@ -399,13 +399,13 @@ class ResidualMemory:
         """
         journal, folders = self._written_journal(), self._folders
         assert folders is not None
-        with wait_for_lease(folders.lease, seconds=wait_s) as lease:
-            if lease is None:
-                raise JournalUnavailable(f"{folders.lease}: another process builds segments")
+        with wait_for_lock(folders.lock, seconds=wait_s) as lock:
+            if lock is None:
+                raise JournalUnavailable(f"{folders.lock}: another process builds segments")
             self.refresh()
-            for segment in self._tiers.snapshot.sealed.values():
+            for segment in self._segments.snapshot.sealed.values():
                 segment.measure_recall(self._options.graph.ef)
-            return compact(self._tiers, journal, self._builder, lease, self.refresh)
+            return compact(self._segments, journal, self._builder, lock, self.refresh)
 
     def close(self) -> None:
         """Finishes queued writes and ends all threads."""
@@ -458,7 +458,7 @@ class ResidualMemory:
         """
         if self._fitted is not None:
             self._fitted.check()
-        sealed = self._tiers.snapshot.sealed.values()
+        sealed = self._segments.snapshot.sealed.values()
         if all(segment.sound() for segment in list(sealed)):
             return
         assert self._follower is not None, "sealed segments come from a journal"
@@ -478,7 +478,7 @@ class ResidualMemory:
         return True
 
     def _faults(self) -> Iterator[Fault]:
-        snapshot = self._tiers.snapshot
+        snapshot = self._segments.snapshot
         fitted = snapshot.fitted
         if fitted is not None and fitted.damage is not None:
             yield Fault(
@@ -500,10 +500,10 @@ class ResidualMemory:
                 f"{broken} sealed segments are damaged, gone or do not open; predictions use "
                 "their rows all the same, and they are built anew from the journal",
             )
-        if self._tiers.unreadable:
+        if self._segments.unreadable:
             yield Fault(
                 "rows_unreadable",
-                f"{len(self._tiers.unreadable)} memories in the journal differ from their "
+                f"{len(self._segments.unreadable)} memories in the journal differ from their "
                 "checksums and are left out; `resmem verify` names them, `resmem repair "
                 "--forget-damaged` forgets them",
             )
@@ -522,7 +522,7 @@ class ResidualMemory:
             yield Fault(
                 "sealing_failed", "the last build of a sealed segment failed; its rows stay in RAM"
             )
-        if self._tiers.growing_bytes >= self._options.max_growing_bytes:
+        if self._segments.growing_bytes >= self._options.max_growing_bytes:
             yield Fault(
                 "sealing_behind",
                 "the rows that wait to be sealed reach max_growing_bytes; nothing can be "

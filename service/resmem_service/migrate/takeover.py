@@ -34,7 +34,7 @@ from resmem_service.memory.options import MemoryOptions
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.segments.folders import StateFolders
 from resmem_service.memory.segments.graph_settings import GraphSettings
-from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.lock import try_lock
 from resmem_service.memory.segments.policy import SegmentPlan
 from resmem_service.memory.segments.segment_builder import SegmentBuilder
 
@@ -145,12 +145,12 @@ class Takeover:
         announce(rows)
         step = options.max_segment_rows
         builder = SegmentBuilder(self._folders, self._shape, options.graph, self._new, Unobserved())
-        with try_lease(self._folders.lease) as lease:
-            if lease is None:
-                raise JournalUnavailable(f"{self._folders.lease}: another process builds segments")
+        with try_lock(self._folders.lock) as lock:
+            if lock is None:
+                raise JournalUnavailable(f"{self._folders.lock}: another process builds segments")
             for start in range(first, last + 1, step):
                 plan = SegmentPlan(start, min(start + step - 1, last), [], None)
-                catalogue.append(builder.carry_out(plan, catalogue, lease))
+                catalogue.append(builder.carry_out(plan, catalogue, lock))
         return rows
 
     def check(self) -> None:

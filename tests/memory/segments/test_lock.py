@@ -1,15 +1,15 @@
 from pathlib import Path
 
-from resmem_service.memory.segments.lock import try_lease, wait_for_lease
+from resmem_service.memory.segments.lock import try_lock, wait_for_lock
 
 
-def test_one_holds_the_lease_at_a_time(tmp_path: Path) -> None:
+def test_one_holds_the_lock_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with try_lease(path) as first:
+    with try_lock(path) as first:
         assert first is not None
-        with try_lease(path) as second:
+        with try_lock(path) as second:
             assert second is None
-        with wait_for_lease(path, seconds=0.1) as third:
+        with wait_for_lock(path, seconds=0.1) as third:
             assert third is None
-    with wait_for_lease(path, seconds=0.1) as fourth:
+    with wait_for_lock(path, seconds=0.1) as fourth:
         assert fourth is not None

@@ -83,11 +83,11 @@ def test_leftovers_of_a_dead_process_are_swept(
     assert left == [".DS_Store", "00000001", "lost+found"]
 
 
-def test_only_the_holder_of_the_lease_seals(
+def test_only_the_holder_of_the_lock_seals(
     tmp_path: Path, watcher: Watcher, opened: Callable[[], ResidualMemory]
 ) -> None:
     memory = opened()
-    with StateFolders(tmp_path / "state").lease.open("w") as held:
+    with StateFolders(tmp_path / "state").lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         memory.append(memories(range(100))).result(10)
         assert not watcher.sealed.wait(1.5)
@@ -133,10 +133,10 @@ def test_rows_forgotten_while_their_segment_was_built_stay_forgotten(
 def test_a_segment_of_which_no_row_lives_leaves_no_folder(
     tmp_path: Path, watcher: Watcher, opened: Callable[[], ResidualMemory]
 ) -> None:
-    lease = StateFolders(tmp_path / "state").lease
-    lease.parent.mkdir(parents=True)
+    lock = StateFolders(tmp_path / "state").lock
+    lock.parent.mkdir(parents=True)
     memory = opened()
-    with lease.open("w") as held:
+    with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         memory.append(memories(range(64), source="bad")).result(10)
         assert memory.forget_source("bad") == 64
@@ -203,8 +203,8 @@ def test_what_is_forgotten_while_compacting_stays_forgotten(
     assert memory.forget("77")
     build = SegmentBuilder._build
 
-    def build_and_forget(builder: SegmentBuilder, plan: SegmentPlan, lease: int) -> BuildResult:
-        built = build(builder, plan, lease)
+    def build_and_forget(builder: SegmentBuilder, plan: SegmentPlan, lock: int) -> BuildResult:
+        built = build(builder, plan, lock)
         assert memory.forget("78")
         return built
 
@@ -214,11 +214,11 @@ def test_what_is_forgotten_while_compacting_stays_forgotten(
     assert opened().size == 126
 
 
-def test_compacting_waits_for_the_lease_and_says_who_has_it(
+def test_compacting_waits_for_the_lock_and_says_who_has_it(
     tmp_path: Path, opened: Callable[[], ResidualMemory]
 ) -> None:
     memory = opened()
-    with StateFolders(tmp_path / "state").lease.open("w") as held:
+    with StateFolders(tmp_path / "state").lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(JournalUnavailable, match=r"segments\.lock"):
             memory.compact(wait_s=0.1)
@@ -253,7 +253,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_a_builder_that_writes_more_than_a_pipe_holds_still_seals(
     monkeypatch: pytest.MonkeyPatch, watcher: Watcher, opened: Callable[[], ResidualMemory]
 ) -> None:
-    """Its errors were read after its output had ended: both waited, and the lease was held."""
+    """Its errors were read after its output had ended: both waited, and the lock was held."""
     monkeypatch.setenv("PYTHONVERBOSE", "1")  # some 500 KB on stderr
     memory = opened()
     memory.append(memories(range(100))).result(10)
@@ -261,7 +261,7 @@ def test_a_builder_that_writes_more_than_a_pipe_holds_still_seals(
     assert watcher.rows[0] >= 64
 
 
-def test_a_builder_that_hangs_is_ended_and_the_lease_is_free(
+def test_a_builder_that_hangs_is_ended_and_the_lock_is_free(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,

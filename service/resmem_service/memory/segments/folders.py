@@ -26,7 +26,7 @@ class StateFolders:
         return self.root / "journal.sqlite3-wal"
 
     @property
-    def lease(self) -> Path:
+    def lock(self) -> Path:
         """Locked by the one process that builds and removes segments."""
         return self.root / "segments.lock"
 
@@ -37,7 +37,7 @@ class StateFolders:
 
     @property
     def building(self) -> Path:
-        """The segment that is being built: one at a time, under the lease."""
+        """The segment that is being built: one at a time, under the lock."""
         return self.segments / ".building"
 
     def made_here(self) -> Iterator[Path]:

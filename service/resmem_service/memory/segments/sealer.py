@@ -15,10 +15,10 @@ from resmem_service.memory.journal.retention import Retention, enforce
 from resmem_service.memory.observer import MemoryObserver
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.segments.folders import StateFolders
-from resmem_service.memory.segments.lock import try_lease
+from resmem_service.memory.segments.lock import try_lock
 from resmem_service.memory.segments.policy import Backlog, SegmentPlan, next_segment
 from resmem_service.memory.segments.segment_builder import SegmentBuilder
-from resmem_service.memory.segments.segment_set import Tiers
+from resmem_service.memory.segments.segment_set import SegmentSet
 
 __all__ = ["Sealer"]
 
@@ -29,7 +29,7 @@ _RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 30.0
 _LONGEST_POSTPONEMENT_S: Final = 300.0
 _PAUSE_S: Final = 0.1
-"""Between builds, longer than `wait_for_lease` polls: `compact` gets its turn under any load."""
+"""Between builds, longer than `wait_for_lock` polls: `compact` gets its turn under any load."""
 
 
 class _Postponed:
@@ -67,15 +67,15 @@ class _Postponed:
 class Sealer:
     """Works when woken, and looks every second whether there is something to do.
 
-    Several processes may serve one state: the one that holds the lease works.
+    Several processes may serve one state: the one that holds the lock works.
 
     Args:
         folders: of the state.
         shape: of its memories.
-        tiers: tell what there is to build from.
+        segments: tell what there is to build from.
         journal: is told what to evict.
         builder: builds.
-        refresh: brings the tiers up to the journal.
+        refresh: brings the segments up to the journal.
         inspect: looks after the files in use, see `ResidualMemory.inspect`.
         retention: what to keep.
         max_segment_rows: merging stops at this size.
@@ -89,7 +89,7 @@ class Sealer:
         self,
         folders: StateFolders,
         shape: MemoryShape,
-        tiers: Tiers,
+        segments: SegmentSet,
         journal: Journal,
         builder: SegmentBuilder,
         *,
@@ -101,7 +101,7 @@ class Sealer:
     ) -> None:
         self._folders = folders
         self._shape = shape
-        self._tiers = tiers
+        self._segments = segments
         self._journal = journal
         self._builder = builder
         self._refresh = refresh
@@ -169,30 +169,32 @@ class Sealer:
     def _work(self) -> float | None:
         """Does one thing of what there is to do; gives the seconds until the next, None for none.
 
-        One build a lease, not all of them: who waits for the lease would starve under a load that
+        One build a lock, not all of them: who waits for the lock would starve under a load that
         fills growing segments as fast as they are sealed.
         """
         if not self._retention and self._plan() is None:
             return None
-        with try_lease(self._folders.lease) as lease:
-            if lease is None:
+        with try_lock(self._folders.lock) as lock:
+            if lock is None:
                 return None if self._plan() is None else _RETRY_S
             self._evict()
             # Another process may have built all this just before.
             self._refresh()
-            self._postponed.keep(self._tiers.backlog())
+            self._postponed.keep(self._segments.backlog())
             plan = self._plan()
             if plan is None:
                 return None
             if plan.mends:
                 self._postponed.attempted(plan)
-            self._builder.carry_out(plan, self._tiers.snapshot.catalogue, lease)
+            self._builder.carry_out(plan, self._segments.snapshot.catalogue, lock)
             self._refresh()
             return None if self._plan() is None else _PAUSE_S
 
     def _plan(self) -> SegmentPlan | None:
         return next_segment(
-            self._tiers.backlog(), max_rows=self._max_segment_rows, postponed=self._postponed.holds
+            self._segments.backlog(),
+            max_rows=self._max_segment_rows,
+            postponed=self._postponed.holds,
         )
 
     def _evict(self) -> None:

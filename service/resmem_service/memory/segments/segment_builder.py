@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 _LEAST_BUILD_S: Final = 600.0
 _ROW_S: Final = 0.05
 """A build may take this for each row and the time above: a hundred times what the slowest needs.
-One that hangs would otherwise hold the lease, and nothing would be sealed any more."""
+One that hangs would otherwise hold the lock, and nothing would be sealed any more."""
 
 
 class SegmentBuilder:
-    """Builds segments of one state; its caller holds the lease.
+    """Builds segments of one state; its caller holds the lock.
 
     Args:
         folders: of the state.
@@ -60,14 +60,14 @@ class SegmentBuilder:
         self._stopped = False
 
     def carry_out(
-        self, plan: SegmentPlan, catalogue: Sequence[SegmentEntry], lease: int
+        self, plan: SegmentPlan, catalogue: Sequence[SegmentEntry], lock: int
     ) -> SegmentEntry:
         """Builds and publishes the segment of a plan.
 
         Args:
             plan: what to build.
             catalogue: all segments now; what else lies in the folder was left by the dead.
-            lease: the descriptor of the lease; the building process holds it too.
+            lock: the descriptor of the lock; the building process holds it too.
 
         Raises:
             RuntimeError: the building process failed, or was stopped.
@@ -75,7 +75,7 @@ class SegmentBuilder:
         """
         started = time.perf_counter()
         self._sweep(catalogue)
-        built = self._build(plan, lease)
+        built = self._build(plan, lock)
         rows = built.rows
         self._note_unreadable(built.skipped)
         entry = self._journal.publish(plan.first, plan.last, rows, plan.replaces, self._place)
@@ -97,7 +97,7 @@ class SegmentBuilder:
         if process is not None:
             process.kill()
 
-    def _build(self, plan: SegmentPlan, lease: int) -> BuildResult:
+    def _build(self, plan: SegmentPlan, lock: int) -> BuildResult:
         task = BuildTask(
             journal=str(self._folders.journal),
             first=plan.first,
@@ -113,7 +113,7 @@ class SegmentBuilder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=[lease],
+            pass_fds=[lock],
         ) as process:
             self._process = process
             if self._stopped:

@@ -25,7 +25,7 @@ from resmem_service.memory.segments.growing_segment import Growing, GrowingRows,
 from resmem_service.memory.segments.policy import Backlog, SealedState
 from resmem_service.memory.segments.sealed_segment import SealedSegment
 
-__all__ = ["Snapshot", "Tiers", "Unusable", "UnusableSegment"]
+__all__ = ["SegmentSet", "Snapshot", "Unusable", "UnusableSegment"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Snapshot:
         ]
 
 
-class Tiers:
+class SegmentSet:
     """Holds the current snapshot and moves it along the journal.
 
     Args:
