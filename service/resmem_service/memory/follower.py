@@ -21,7 +21,7 @@ from resmem_service.memory.segments.segment_set import SegmentSet, UnusableSegme
 
 __all__ = ["JournalFollower"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _CATALOGUE_READINGS: Final = 8
 _LAST_SEQUENCE: Final = 2**63 - 1
@@ -149,7 +149,7 @@ class JournalFollower:
     def _failed(self, error: Exception) -> None:
         known = isinstance(error, (JournalUnavailable, CorruptFile, OSError, MemoryError))
         if not self._failures:
-            logger.error(
+            _log.error(
                 "the journal cannot be read; predictions go on with what was read before: %s",
                 error, exc_info=None if known else error,
             )  # fmt: skip
@@ -161,4 +161,4 @@ class JournalFollower:
     def _recovered(self) -> None:
         self._failures = 0
         self.trouble = None
-        logger.warning("the journal is read again; predictions know what was committed meanwhile")
+        _log.warning("the journal is read again; predictions know what was committed meanwhile")

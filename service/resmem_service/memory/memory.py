@@ -50,7 +50,7 @@ from resmem_service.memory.segments.self_recall import POOR_RECALL
 
 __all__ = ["MemoryStatistics", "ResidualMemory"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SEARCHES: Final = 3
 _FIRST_REOPENING_S: Final = 0.5
@@ -415,7 +415,7 @@ class ResidualMemory:
 
     def _measure(self, segment: SealedSegment) -> None:
         if segment.measure_recall(self._options.graph.ef) < POOR_RECALL:
-            logger.warning(
+            _log.warning(
                 "%s finds only %.1f %% of its own rows: `resmem verify` says what to do",
                 segment.folder, 100 * (segment.recall or 0),
             )  # fmt: skip

@@ -121,7 +121,7 @@ class Metrics:
         routes = tuple(dict.fromkeys(route for route, _, _ in series))
         self._codes = tuple(dict.fromkeys([*(code for *_, code in series), *_MORE_CODES]))
         self._requests = CounterFamily(
-            "resmem_http_requests", "Requests answered.", storage,
+            "resmem_http_requests", "Requests answered.", self._storage,
             {"route": routes, "method": _METHODS, "code": self._codes}, shown=series,
         )  # fmt: skip
         self._families.append(self._requests)

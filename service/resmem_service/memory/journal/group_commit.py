@@ -29,7 +29,7 @@ from resmem_service.memory.observer import MemoryObserver
 
 __all__ = ["GroupCommit", "then"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -244,7 +244,7 @@ class GroupCommit:
         try:
             self._publish()
         except Exception:
-            logger.exception("a commit could not be published to predictions")
+            _log.exception("a commit could not be published to predictions")
 
     def _fail(self, group: Sequence[_Queued], error: Exception) -> None:
         if isinstance(error, CorruptFile):

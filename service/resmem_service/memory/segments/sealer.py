@@ -22,7 +22,7 @@ from resmem_service.memory.segments.segment_set import SegmentSet
 
 __all__ = ["Sealer"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 _RETRY_S: Final = 1.0
@@ -72,7 +72,7 @@ class Sealer:
     Args:
         folders: of the state.
         shape: of its memories.
-        segments: tell what there is to build from.
+        segments: says what there is to build from.
         journal: is told what to evict.
         builder: builds.
         refresh: brings the segments up to the journal.
@@ -152,7 +152,7 @@ class Sealer:
                     self.failure = str(error) or type(error).__name__
                     self._observer.on_seal_failed()
                     # All of it once; a disk that stays full would fill the log as well.
-                    logger.error(
+                    _log.error(
                         "sealing failed; the rows stay where they are: %s", error,
                         exc_info=failures == 0,
                     )  # fmt: skip
@@ -164,12 +164,12 @@ class Sealer:
         try:
             self._inspect()
         except Exception:
-            logger.exception("the segments in use could not be looked after")
+            _log.exception("the segments in use could not be looked after")
 
     def _work(self) -> float | None:
         """Does one thing of what there is to do; gives the seconds until the next, None for none.
 
-        One build a lock, not all of them: who waits for the lock would starve under a load that
+        One build, then the lock is given back: who waits for it would starve under a load that
         fills growing segments as fast as they are sealed.
         """
         if not self._retention and self._plan() is None:

@@ -20,7 +20,7 @@ from resmem_service.memory.segments.policy import SegmentPlan
 
 __all__ = ["SegmentBuilder"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _LEAST_BUILD_S: Final = 600.0
 _ROW_S: Final = 0.05
@@ -84,7 +84,7 @@ class SegmentBuilder:
             shutil.rmtree(self._folders.of(replaced), ignore_errors=True)
         seconds = time.perf_counter() - started
         self._observer.on_sealed(seconds, rows)
-        logger.info(
+        _log.info(
             "built a segment of %d rows in %.2f s in the place of %d", rows, seconds,
             len(plan.replaces),
         )  # fmt: skip

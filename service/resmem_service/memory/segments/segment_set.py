@@ -27,7 +27,7 @@ from resmem_service.memory.segments.sealed_segment import SealedSegment
 
 __all__ = ["SegmentSet", "Snapshot", "Unusable", "UnusableSegment"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class UnusableSegment(Exception):
@@ -187,7 +187,7 @@ class SegmentSet:
         for sequence, id in skipped.items():
             if sequence not in self.unreadable:
                 self.unreadable[sequence] = id
-                logger.error(
+                _log.error(
                     "memory %d (id %r) in the journal differs from its checksum: it is left out "
                     "until it is memorized again; `resmem repair --forget-damaged` forgets it",
                     sequence, id,
@@ -233,7 +233,7 @@ class SegmentSet:
             if segment.damage is None and any(_holds(other, entry) for other in unusable)
         }
         if snapshot.unusable and not unusable:
-            logger.warning("every sealed segment is in use again")
+            _log.warning("every sealed segment is in use again")
         covered = [
             (entry.first, entry.last) for entry in {*sealed, *(e for e in catalogue if not e.rows)}
         ]
@@ -306,7 +306,7 @@ def _log_unusable(
 ) -> None:
     if before == now:
         return
-    logger.error(
+    _log.error(
         "sealed segment %08d cannot be used: %s; predictions use its rows as the journal has them, "
         "and %s", entry.number, now.reason,
         "it is opened again soon" if now.shortage else "it is built anew",

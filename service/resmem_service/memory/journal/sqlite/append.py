@@ -11,7 +11,7 @@ from typing import Final
 import apsw
 
 from resmem_service.memory.journal.journal import Memories, Written
-from resmem_service.memory.journal.sqlite.eviction import bury, bury_fitted
+from resmem_service.memory.journal.sqlite.eviction import mark_fitted_forgotten, mark_forgotten
 from resmem_service.memory.journal.sqlite.rows import (
     KNOWN,
     Columns,
@@ -47,7 +47,7 @@ def append(
     writing = _Writing(connection, requests, fitted_rows, damaged)
     rows = iter(columns(requests, shape))
     written = [writing.take(request, rows) for request in requests]
-    bury(connection, writing.buried)
+    mark_forgotten(connection, writing.forgotten)
     fresh = [row for row in writing.fresh if row is not None]
     if not fresh:
         return written, None
@@ -72,7 +72,7 @@ class _Writing:
         self._damaged = damaged
         self._places: dict[str, int] = {}
         self.fresh: list[Columns | None] = []
-        self.buried: list[int] = []
+        self.forgotten: list[int] = []
 
     def take(self, request: Memories, rows: Iterator[Columns]) -> Written:
         """Takes the request's rows, and says what came of them."""
@@ -105,9 +105,9 @@ class _Writing:
         if old is not None:
             if old[0] == content and old[1] not in self._damaged:
                 return None
-            self.buried.append(old[1])
+            self.forgotten.append(old[1])
             return True
-        return bury_fitted(self._connection, id, self._fitted_rows) > 0
+        return mark_fitted_forgotten(self._connection, id, self._fitted_rows) > 0
 
 
 def _stored(

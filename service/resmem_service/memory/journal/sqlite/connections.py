@@ -23,7 +23,7 @@ from resmem_service.memory.search import _kernel
 
 __all__ = ["Database", "chunks", "committed", "is_in_use", "open_reader", "translated"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 1.0
 _LOOK_S: Final = 0.005
@@ -122,7 +122,7 @@ class Database:
         except JournalUnavailable as error:
             if not patient:
                 raise
-            logger.error("nothing can be memorized: %s", error)
+            _log.error("nothing can be memorized: %s", error)
             self._writable = False
             self._open_to_read()
 
@@ -305,7 +305,7 @@ class Database:
             self._open_to_read()
             raise
         self._writable = True
-        logger.warning("%s can be written again", self.path)
+        _log.warning("%s can be written again", self.path)
 
     def _open_to_read(self) -> None:
         with translated(self.path):

@@ -14,12 +14,12 @@ from resmem_service.memory.journal.journal import Living, Position
 from resmem_service.memory.journal.sqlite.connections import Database, open_reader, translated
 
 __all__ = [
-    "bury",
-    "bury_fitted",
     "count_memories",
     "drop",
     "erase",
     "evict",
+    "mark_fitted_forgotten",
+    "mark_forgotten",
     "read_living",
     "row_bytes",
 ]
@@ -34,7 +34,7 @@ _ROW_BYTES: Final = (
 )
 
 
-def bury(connection: apsw.Connection, sequences: Sequence[int]) -> int:
+def mark_forgotten(connection: apsw.Connection, sequences: Sequence[int]) -> int:
     """Forgets memories inside a transaction and leaves their tombstones; how many there were."""
     if not sequences:
         return 0
@@ -50,7 +50,7 @@ def bury(connection: apsw.Connection, sequences: Sequence[int]) -> int:
     return len(gone)
 
 
-def bury_fitted(connection: apsw.Connection, id: str, fitted_rows: int) -> int:
+def mark_fitted_forgotten(connection: apsw.Connection, id: str, fitted_rows: int) -> int:
     """Forgets the memory of the bundle that an id names; 0 where there is none, or no longer."""
     row = fitted.row_of_id(id, fitted_rows)
     if row is None:

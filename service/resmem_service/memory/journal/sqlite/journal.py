@@ -22,7 +22,7 @@ from resmem_service.memory.journal.journal import (
     StoredMemory,
     Written,
 )
-from resmem_service.memory.journal.sqlite import eviction as sqlite_upkeep
+from resmem_service.memory.journal.sqlite import eviction
 from resmem_service.memory.journal.sqlite.append import append
 from resmem_service.memory.journal.sqlite.connections import Database, committed
 from resmem_service.memory.journal.sqlite.library import library_version
@@ -42,7 +42,7 @@ from resmem_service.memory.rows import MemoryShape, SegmentRows
 
 __all__ = ["SqliteJournal"]
 
-_BURIED_SINCE: Final = "SELECT sequence FROM tombstones WHERE number > ?"
+_FORGOTTEN_SINCE: Final = "SELECT sequence FROM tombstones WHERE number > ?"
 _BURIED_BETWEEN: Final = "SELECT sequence FROM tombstones WHERE sequence BETWEEN ? AND ?"
 _LIVING_BETWEEN: Final = (
     "SELECT sequence FROM memories WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
@@ -191,19 +191,19 @@ class SqliteJournal:
             try:
                 position, catalogue = self._progress(connection)
                 start = max((entry.last for entry in catalogue), default=0)
-                buried: list[int] = []
+                forgotten: list[int] = []
                 if since is not None:
                     start = max(start, since.sequence)
                     if since.tombstone != position.tombstone:
-                        buried = _sequences(connection, _BURIED_SINCE, since.tombstone)
+                        forgotten = _sequences(connection, _FORGOTTEN_SINCE, since.tombstone)
                 skipped: dict[int, str] = {}
                 between = partial(read_segment_rows, connection, shape=self._shape, skipped=skipped)
                 yield Changes(
                     catalogue,
-                    buried,
+                    forgotten,
                     rows=between(start + 1, LAST_SEQUENCE),
                     position=position,
-                    living=partial(sqlite_upkeep.read_living, connection, self._database.path),
+                    living=partial(eviction.read_living, connection, self._database.path),
                     forgotten=partial(_sequences, connection, _BURIED_BETWEEN),
                     between=between,
                     sequences=partial(_living_between, connection),
@@ -251,19 +251,19 @@ class SqliteJournal:
 
     def row_bytes(self) -> int:
         """What a memory takes in the journal, as the newest ones show; 0 without any."""
-        return sqlite_upkeep.row_bytes(self._database)
+        return eviction.row_bytes(self._database)
 
     def evict(self, *, keep_rows: int | None, before_ms: int | None) -> int:
         """Forgets the oldest memories added online, in small commits; returns how many."""
-        return sqlite_upkeep.evict(self._database, keep_rows=keep_rows, before_ms=before_ms)
+        return eviction.evict(self._database, keep_rows=keep_rows, before_ms=before_ms)
 
     def erase(self, position: Position) -> None:
         """Frees what forgotten memories still hold on the disk, their tombstones included."""
-        sqlite_upkeep.erase(self._database, position)
+        eviction.erase(self._database, position)
 
     def drop(self, sequences: Sequence[int]) -> None:
         """Commits tombstones for memories whose rows are damaged, whatever their ids say."""
-        sqlite_upkeep.drop(self._database, sequences)
+        eviction.drop(self._database, sequences)
 
     def close(self) -> None:
         """Ends all use."""
@@ -272,8 +272,8 @@ class SqliteJournal:
     def _forget(self, connection: apsw.Connection, id: str) -> int:
         found = connection.execute("SELECT sequence FROM memories WHERE id = ?", (id,)).get
         if found is not None:
-            return sqlite_upkeep.bury(connection, [found])
-        return sqlite_upkeep.bury_fitted(connection, id, self._fitted_rows)
+            return eviction.mark_forgotten(connection, [found])
+        return eviction.mark_fitted_forgotten(connection, id, self._fitted_rows)
 
     def _forget_source(self, connection: apsw.Connection, source: str) -> int:
         connection.execute(

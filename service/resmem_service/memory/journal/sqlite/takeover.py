@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from resmem_service.memory.journal.journal import Memories, MemoryRecord
-from resmem_service.memory.journal.sqlite import eviction as sqlite_upkeep
+from resmem_service.memory.journal.sqlite import eviction
 from resmem_service.memory.journal.sqlite.connections import Database
 from resmem_service.memory.journal.sqlite.rows import columns, insertion
 from resmem_service.memory.rows import MemoryShape
@@ -161,7 +161,8 @@ class SqliteTakeover:
                 sequence = connection.execute(
                     "SELECT sequence FROM carried WHERE origin = ? AND old = ?", (self._origin, old)
                 ).get
-                forgotten += 0 if sequence is None else sqlite_upkeep.bury(connection, [sequence])
+                if sequence is not None:
+                    forgotten += eviction.mark_forgotten(connection, [sequence])
                 connection.execute(_DROP, (self._origin, old))
         return forgotten
 
@@ -182,7 +183,7 @@ class SqliteTakeover:
         sequence, old = same
         if old is None:
             return False
-        sqlite_upkeep.bury(connection, [sequence])
+        eviction.mark_forgotten(connection, [sequence])
         connection.execute(_DROP, (self._origin, old))
         return True
 
