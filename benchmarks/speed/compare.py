@@ -30,7 +30,7 @@ from benchmarks.speed.contenders import contenders
 from benchmarks.speed.digit_models import DigitModels, ensure_models
 from benchmarks.speed.digits import digits
 from benchmarks.speed.environments import versions
-from benchmarks.speed.load import Load, Outcome, start
+from benchmarks.speed.load import Load, LoadSummary, start
 
 _OUT = Path("benchmarks/out")
 _CONNECTIONS = (1, 64)
@@ -78,7 +78,7 @@ def check(server: RunningServer, scores: Floats, tempered: Floats) -> None:
             raise RuntimeError(f"{contender.name} takes a digit for another")
 
 
-def measure(contender: Contender, models: DigitModels, timing: Timing) -> dict[int, Outcome]:
+def measure(contender: Contender, models: DigitModels, timing: Timing) -> dict[int, LoadSummary]:
     """One round: started, checked, loaded; outcomes by number of connections."""
     rows = digits()[0][:_BODIES].tolist()
     bodies = [orjson.dumps(contender.body(row)).decode() for row in rows]
@@ -102,7 +102,7 @@ def measure(contender: Contender, models: DigitModels, timing: Timing) -> dict[i
     return outcomes
 
 
-def medians(rounds: Sequence[Outcome]) -> dict[str, Any]:
+def medians(rounds: Sequence[LoadSummary]) -> dict[str, Any]:
     """The numbers of several rounds, and how far apart the CPU times lay."""
     cpu = [one.cpu_us for one in rounds if one.cpu_us is not None]
     return {
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = ensure_models()
     everyone = contenders(models)
     chosen = [one for one in everyone if not options.only or one.name in options.only]
-    found: dict[str, dict[int, list[Outcome]]] = {
+    found: dict[str, dict[int, list[LoadSummary]]] = {
         one.name: {connections: [] for connections in _CONNECTIONS} for one in chosen
     }
     for number in range(options.rounds or timing.rounds):

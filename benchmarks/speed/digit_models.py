@@ -27,7 +27,7 @@ __all__ = ["DigitModels", "ensure_models"]
 
 _FOLDER = Path("benchmarks/out/comparison")
 _MEMORIES = 60_000
-_FEW = 100
+_SMALL_MEMORY = 100
 _DIM = 64
 _K = 50
 _RECALL = 0.98
@@ -66,7 +66,7 @@ def ensure_models() -> DigitModels:
             network.fit(pixels, labels)
         save_network(scores_model, network, probabilities=True)
         save_network(_FOLDER / "base.onnx", network)
-        for name, count in (("few", _FEW), ("fitted", _MEMORIES)):
+        for name, count in (("few", _SMALL_MEMORY), ("fitted", _MEMORIES)):
             rows, targets = _mixtures(count)
             arrays: dict[str, NDArray[Any]] = {"pixels": rows, "y": targets}
             options = ["--embedding-dim", str(_DIM), "--whiten", "no", "--residuals", "float32"]

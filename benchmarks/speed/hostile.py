@@ -32,7 +32,7 @@ from resmem_service.child_command import module_command
 
 from benchmarks.speed.digits import fit_digits
 from benchmarks.speed.hostile_shapes import SHAPES, prepare
-from benchmarks.speed.load import Load, Outcome, start
+from benchmarks.speed.load import Load, LoadSummary, start
 from benchmarks.speed.memorize import memorize_bodies, predict_bodies
 from benchmarks.speed.memory_limit import MemoryLimit, tree_memory_mb
 
@@ -55,8 +55,8 @@ class Report:
     seconds: float
     limit: str
     """What bounds the memory of the server."""
-    predictions: Outcome
-    lessons: Outcome
+    predictions: LoadSummary
+    lessons: LoadSummary
     newcomers: dict[str, int]
     """Predictions over a new connection each, by status or by what became of them."""
     hostile: dict[str, dict[str, int]]

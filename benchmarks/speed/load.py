@@ -12,11 +12,10 @@ from typing import Any
 
 from resmem_service.load import load as service_load
 from resmem_service.load.generator import carry_out
-from resmem_service.load.result import Outcome as Requests
-from resmem_service.load.result import Result
+from resmem_service.load.result import RequestGroup, Result
 from resmem_service.load.target import Target
 
-__all__ = ["Load", "Outcome", "Running", "start"]
+__all__ = ["Load", "LoadSummary", "Running", "start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LoadSummary:
     """What came of a load."""
 
     completed: int
@@ -82,10 +81,10 @@ class Outcome:
         return self.completed / self.seconds
 
     @classmethod
-    def of(cls, result: Result) -> "Outcome":
+    def of(cls, result: Result) -> "LoadSummary":
         """The numbers of a result."""
         served = result.served
-        nothing = Requests.none()
+        nothing = RequestGroup.none()
         answered, refused = (result.outcomes.get(code, nothing) for code in ("200", "429"))
         p50, p90, p99 = (served.percentile_ms(share) for share in (50, 90, 99))
         return cls(
@@ -118,14 +117,14 @@ class Running:
         self._process.stdin.write(json.dumps(asdict(load)))
         self._process.stdin.close()
 
-    def wait(self) -> Outcome:
+    def wait(self) -> LoadSummary:
         """Its outcome, when it has ended; raises RuntimeError where it failed."""
         assert self._process.stdout is not None
         with self._process.stdout as answer:
             said = answer.read()
         if self._process.wait() != 0:
             raise RuntimeError("the load generator failed")
-        return Outcome(**json.loads(said))
+        return LoadSummary(**json.loads(said))
 
 
 def start(load: Load) -> Running:
@@ -136,7 +135,7 @@ def start(load: Load) -> Running:
 def main() -> None:
     """Carries out the load on standard input and prints its outcome as JSON."""
     load: dict[str, Any] = json.load(sys.stdin)
-    print(json.dumps(asdict(Outcome.of(carry_out(Load(**load).plan())))))
+    print(json.dumps(asdict(LoadSummary.of(carry_out(Load(**load).plan())))))
 
 
 if __name__ == "__main__":

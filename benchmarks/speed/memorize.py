@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.quality.server import Server
 from benchmarks.speed.digits import digits, fit_digits
-from benchmarks.speed.load import Load, Outcome, start
+from benchmarks.speed.load import Load, LoadSummary, start
 
 _WORK = Path("benchmarks/out/digits")
 _CONNECTIONS = 64
@@ -61,7 +61,7 @@ def throughput(
 
 def interference(
     store: Path, rate: float, seconds: float, settings: dict[str, str]
-) -> dict[str, Outcome]:
+) -> dict[str, LoadSummary]:
     """Predictions at a steady rate, alone and beside 1,000 memorized rows a second.
 
     The key says how many of those rows come in one request, 0 for none.
@@ -89,7 +89,7 @@ def interference(
     return outcomes
 
 
-def _all(code: str, outcome: Outcome) -> None:
+def _all(code: str, outcome: LoadSummary) -> None:
     if set(outcome.codes) != {code}:
         raise RuntimeError(f"not every answer was {code}: {outcome.codes}")
 

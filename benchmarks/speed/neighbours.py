@@ -5,9 +5,9 @@
 
 The rows are the principal components of Fashion-MNIST's training images, 64 of the images
 themselves, or 128 of them and of shifted copies (`benchmarks.speed.mapped`); the queries those of
-the test images. All graphs have 16 links a row and a build breadth of 200, and are kept in
-`benchmarks/out/`; hnswlib searches our own file. Each library gets the smallest breadth at which it
-finds at least what the kernel finds at its breadth. CPU time of this process on one thread, the
+the test images. All graphs have 16 links a row and a build ef of 200, and are kept in
+`benchmarks/out/`; hnswlib searches our own file. Each library gets the smallest ef at which it
+finds at least what the kernel finds at its own. CPU time of this process on one thread, the
 median of alternating rounds, queries one by one and in batches. The kernel's time is that of the
 whole correction, weights and residuals included.
 """
@@ -198,12 +198,12 @@ def recall(true: NDArray[np.int64], found: NDArray[np.int64]) -> float:
 def smallest_breadth(
     at: Callable[[int], Search], case: Case, true: NDArray[np.int64], wanted: float
 ) -> tuple[int, float]:
-    """The smallest breadth, in steps of 2, that has the wanted recall, and what it has."""
+    """The smallest ef, in steps of 2, that has the wanted recall, and what it has."""
     for ef in range(_K, 1000, 2):
         reached = recall(true, at(ef)(case.queries[:_JUDGED]))
         if reached >= wanted:
             return ef, reached
-    raise RuntimeError("no breadth reaches the recall")
+    raise RuntimeError("no ef reaches the recall")
 
 
 def cpu_us(search: Search, queries: Floats, batch: int) -> float:

@@ -28,7 +28,7 @@ from benchmarks.speed.contender import RunningServer
 from benchmarks.speed.contenders import MEMORY, resmem_contenders
 from benchmarks.speed.digit_models import ensure_models
 from benchmarks.speed.digits import digits
-from benchmarks.speed.load import Load, Outcome, start
+from benchmarks.speed.load import Load, LoadSummary, start
 
 _OUT = Path("benchmarks/out")
 _TIMES = 10
@@ -88,14 +88,14 @@ def overload(
     sent = bodies(rows)
     few = max(1, min(_CONNECTIONS, _PEAK_ROWS // rows))
 
-    def run(clients: int, rate: float | None, warmup_s: float = 0.0) -> Outcome:
+    def run(clients: int, rate: float | None, warmup_s: float = 0.0) -> LoadSummary:
         load = Load(
             server.port, "/predict", sent, clients, timing.seconds, rate, warmup_s, server.pid
         )
         return start(load).wait()
 
     peaks = [run(few, None, warmup_s=1.0)]
-    overs: list[Outcome] = []
+    overs: list[LoadSummary] = []
     resident: list[float] = []
     before = run(few, _LIGHT * peaks[0].per_second, warmup_s=0.2)
     for _ in range(timing.rounds):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from resmem_service.memory.journal.journal import Memories
 from resmem_service.memory.journal.sqlite.journal import SqliteJournal
-from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.observer import SilentMemoryObserver
 from resmem_service.memory.options import MemoryOptions
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.segments.folders import StateFolders
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pixels, labels = digits()
     journal = SqliteJournal(folders.journal, _SHAPE)
     segments = SegmentSet(folders, _SHAPE, None, _OPTIONS.growing_bytes)
-    builder = SegmentBuilder(folders, _SHAPE, _OPTIONS.graph, journal, Unobserved())
+    builder = SegmentBuilder(folders, _SHAPE, _OPTIONS.graph, journal, SilentMemoryObserver())
     for seed in range(options.rows // _BATCH_ROWS):
         journal.append([batch(pixels, labels, seed)])
         follow(journal, segments)

@@ -8,8 +8,8 @@ LONGEST_NAMED: Final = 256
 """Characters of a name of the client's in the field of an error."""
 _LONGEST: Final = 1000
 """Characters of one quoted value."""
-_FEW: Final = 8
-"""Elements of a list that is shown."""
+_MOST_SHOWN: Final = 8
+"""Elements of the longest list whose elements are shown."""
 
 
 def excerpt(value: object, longest: int = _LONGEST) -> str:
@@ -28,8 +28,8 @@ def excerpt(value: object, longest: int = _LONGEST) -> str:
             return "an integer of more than 64 bits"
         case str() | int() | float() | None:
             return repr(value)
-        case list() if len(value) <= _FEW and longest > _FEW:
-            return f"[{', '.join(excerpt(each, longest // _FEW) for each in value)}]"
+        case list() if len(value) <= _MOST_SHOWN and longest > _MOST_SHOWN:
+            return f"[{', '.join(excerpt(each, longest // _MOST_SHOWN) for each in value)}]"
         case list() | tuple():
             return f"a list of length {len(value)}"
         case dict():

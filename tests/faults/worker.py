@@ -15,7 +15,7 @@ from typing import Final
 
 from resmem_service.errors import JournalUnavailable, QueueFull
 from resmem_service.memory.memory import ResidualMemory
-from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.observer import SilentMemoryObserver
 from resmem_service.memory.options import MemoryOptions
 
 from tests.faults.client import Client, Gone, Refused, share, state_of
@@ -31,7 +31,7 @@ def say(line: Line) -> None:
     os.write(sys.stdout.fileno(), line.dump() + b"\n")
 
 
-class Teller(Unobserved):
+class Teller(SilentMemoryObserver):
     """Says when a segment was built."""
 
     def on_sealed(self, seconds: float, rows: int) -> None:

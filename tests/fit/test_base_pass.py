@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from resmem_service.errors import BundleError
-from resmem_service.fit.base_pass import Represented, StageOne
+from resmem_service.fit.base_pass import BasePass, Represented
 from resmem_service.fit.dataset import LabelledRows
 from resmem_service.fit.onnx_graph import read_graph
 from resmem_service.fit.scratch import Scratch
@@ -33,8 +33,8 @@ def settle(
     task: Task | None = None,
     embedding: str | None = None,
     classes: list[str] | None = None,
-) -> StageOne:
-    return StageOne.settle(
+) -> BasePass:
+    return BasePass.settle(
         read_graph(path, embedding=embedding),
         rows or labelled(),
         path.parent,
@@ -47,14 +47,14 @@ def settle(
 
 
 def test_logits_and_embeddings_come_in_batches_as_they_are(tmp_path: Path) -> None:
-    stage = settle(digits_head(tmp_path / "m.onnx"))
-    assert (stage.task, stage.width, stage.probabilities, stage.binary) == (
+    base_pass = settle(digits_head(tmp_path / "m.onnx"))
+    assert (base_pass.task, base_pass.width, base_pass.probabilities, base_pass.binary) == (
         "classification",
         10,
         False,
         False,
     )
-    seen = stage.represent(labelled(), Scratch(tmp_path), Silent())
+    seen = base_pass.represent(labelled(), Scratch(tmp_path), Silent())
     np.testing.assert_allclose(seen.outputs.logits, LOGITS, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(seen.embeddings, HIDDEN, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(seen.outputs.targets, Y)
@@ -68,9 +68,9 @@ def test_scores_that_are_distributions_are_taken_for_probabilities(tmp_path: Pat
         helper.make_node("Normalizer", ["p"], ["q"], domain="ai.onnx.ml", norm="L1"),
     ]
     path = save(tmp_path / "m.onnx", nodes, {"image": ["n", 64]}, ["q"], WEIGHTS)
-    stage = settle(path, embedding="hidden")
-    assert stage.probabilities
-    logits = stage.represent(labelled(), Scratch(tmp_path), Silent()).outputs.logits
+    base_pass = settle(path, embedding="hidden")
+    assert base_pass.probabilities
+    logits = base_pass.represent(labelled(), Scratch(tmp_path), Silent()).outputs.logits
     base = base_prediction(logits, "classification", 1.0)
     expected = base_prediction(LOGITS, "classification", 1.0)
     np.testing.assert_allclose(base, expected, atol=1e-5)
@@ -115,10 +115,10 @@ def test_trees_that_give_only_probabilities(tmp_path: Path) -> None:
         dtypes={"label": TensorProto.STRING},
     )
     names = np.where(Y == 0, "nought", "other")
-    stage = settle(path, labelled(names), embedding="input")
-    assert stage.labels is not None
-    assert stage.labels.names == ("nought", "other")
-    seen = stage.represent(labelled(names), Scratch(tmp_path), Silent())
+    base_pass = settle(path, labelled(names), embedding="input")
+    assert base_pass.labels is not None
+    assert base_pass.labels.names == ("nought", "other")
+    seen = base_pass.represent(labelled(names), Scratch(tmp_path), Silent())
     base = base_prediction(seen.outputs.logits, "classification", 1.0)
     np.testing.assert_allclose(base[:, 0], np.where(X[:, 36] <= 0.1, 0.8, 0.1), atol=1e-6)
     np.testing.assert_array_equal(seen.outputs.targets, Y != 0)
@@ -136,18 +136,18 @@ def one_score(path: Path, last: str | None) -> Path:
 @pytest.mark.parametrize("last", ["Sigmoid", None])
 def test_one_score_of_two_classes(tmp_path: Path, last: str | None) -> None:
     rows = labelled((Y == 0).astype(np.int64))
-    stage = settle(one_score(tmp_path / "m.onnx", last), rows)
-    assert (stage.width, stage.binary) == (2, True)
-    seen = stage.represent(rows, Scratch(tmp_path), Silent())
+    base_pass = settle(one_score(tmp_path / "m.onnx", last), rows)
+    assert (base_pass.width, base_pass.binary) == (2, True)
+    seen = base_pass.represent(rows, Scratch(tmp_path), Silent())
     base = base_prediction(seen.outputs.logits, "classification", 1.0)
     np.testing.assert_allclose(base[:, 1], 1 / (1 + np.exp(-LOGITS[:, 0])), atol=1e-5)
 
 
 def test_a_regression_that_ends_in_a_sigmoid_answers_after_it(tmp_path: Path) -> None:
     rows = labelled((Y / 10).astype(np.float32))
-    stage = settle(one_score(tmp_path / "m.onnx", "Sigmoid"), rows, task="regression")
-    assert (stage.width, stage.labels) == (1, None)
-    seen = stage.represent(rows, Scratch(tmp_path), Silent())
+    base_pass = settle(one_score(tmp_path / "m.onnx", "Sigmoid"), rows, task="regression")
+    assert (base_pass.width, base_pass.labels) == (1, None)
+    seen = base_pass.represent(rows, Scratch(tmp_path), Silent())
     expected = 1 / (1 + np.exp(-LOGITS[:, :1]))
     np.testing.assert_allclose(seen.outputs.logits, expected, atol=1e-5)
     assert seen.outputs.targets.shape == (300, 1)
@@ -177,10 +177,10 @@ def test_answers_that_depend_on_the_batch_are_refused(tmp_path: Path) -> None:
 def test_nan_from_the_base_names_its_row(tmp_path: Path) -> None:
     nodes = [*mlp_nodes("z"), helper.make_node("Log", ["z"], ["scores"])]
     path = save(tmp_path / "m.onnx", nodes, {"image": ["n", 64]}, ["scores"], WEIGHTS)
-    stage = settle(path, embedding="hidden")
+    base_pass = settle(path, embedding="hidden")
     first = int((LOGITS <= 0).any(axis=1).argmax())
     with pytest.raises(BundleError, match=rf"answers row {first} with NaN or infinity \(logits\)"):
-        stage.represent(labelled(), Scratch(tmp_path), Silent())
+        base_pass.represent(labelled(), Scratch(tmp_path), Silent())
 
 
 def test_labels_and_outputs_must_fit(tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def test_a_search_that_loses_some_queries_whole_is_not_enough(tmp_path: Path) ->
     exact = np.sqrt(((queries[:, None] - rows[None]) ** 2).sum(axis=2))
     farthest = np.sort(exact, axis=1)[:, 7]
 
-    def lost(breadth: int) -> float:
-        found = memory.correct(queries, SoftKnn(8, 1.0, ef=breadth)).distances
+    def lost(ef: int) -> float:
+        found = memory.correct(queries, SoftKnn(8, 1.0, ef=ef)).distances
         return float(((found > farthest[:, None] * 1.00001).sum(axis=1) > 4).mean())
 
     assert lost(32) > LOST

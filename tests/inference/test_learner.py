@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from resmem_service.errors import InvalidInput, JournalLocked, JournalUnavailable, QueueFull
 from resmem_service.inference.learner import Examples, Learner
-from resmem_service.inference.observer import OnlineScores, Unobserved
+from resmem_service.inference.observer import OnlineScores, SilentInferenceObserver
 from resmem_service.inference.predictions import Predictions
 from resmem_service.inference.residuals import Task
 from resmem_service.inference.rows import Rows
@@ -22,7 +22,7 @@ from resmem_service.memory.search.soft_knn import Correction
 from tests.memory.examples import LABELS, PIXELS
 
 
-class Watcher(Unobserved):
+class Watcher(SilentInferenceObserver):
     def __init__(self) -> None:
         self.learned: list[OnlineScores] = []
 

@@ -1,9 +1,13 @@
 import numpy as np
-from resmem_service.inference.observer import InferenceObserver, OnlineScores, Unobserved
+from resmem_service.inference.observer import (
+    InferenceObserver,
+    OnlineScores,
+    SilentInferenceObserver,
+)
 
 
 def test_nobody_watches_without_harm() -> None:
-    nobody: InferenceObserver = Unobserved()
+    nobody: InferenceObserver = SilentInferenceObserver()
     nobody.on_batch(1, [0.0])
     nobody.on_stage("base", 0.0)
     nobody.on_corrections(np.zeros(1), np.zeros(1, np.float32))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from resmem_service.errors import LoadFailed
 from resmem_service.load.plot import draw
-from resmem_service.load.result import Outcome, Result
+from resmem_service.load.result import RequestGroup, Result
 
 DUE = np.linspace(0, 4, 500)
 RESULT = Result(
-    4.0, 500, {"200": Outcome(DUE, 1e-3 + DUE / 1e3, 0 * DUE)}, np.empty(0), 0.0, 0.2, 0.01
+    4.0, 500, {"200": RequestGroup(DUE, 1e-3 + DUE / 1e3, 0 * DUE)}, np.empty(0), 0.0, 0.2, 0.01
 )
 
 
@@ -28,7 +28,7 @@ def test_draws_a_picture(tmp_path: Path) -> None:
 
 
 def test_one_request_is_enough(tmp_path: Path) -> None:
-    one = Outcome(np.array([1.0]), np.array([0.002]), np.array([0.0]))
+    one = RequestGroup(np.array([1.0]), np.array([0.002]), np.array([0.0]))
     draw(tmp_path / "one.png", replace(RESULT, outcomes={"200": one}), "")
     assert ink(tmp_path / "one.png") > 0
 

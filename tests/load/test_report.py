@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 from resmem_service.load.load import Load
 from resmem_service.load.report import render
-from resmem_service.load.result import Outcome, Result
+from resmem_service.load.result import RequestGroup, Result
 from resmem_service.load.target import Target
 
 LOAD = Load(Target("127.0.0.1", 8080), [b"x"], 16, 2.0, 0.5)
-ANSWERS = Outcome(np.linspace(0, 2, 100), np.linspace(0.001, 0.1, 100), np.zeros(100))
-REFUSALS = Outcome(np.array([1.0]), np.array([0.0004]), np.zeros(1))
+ANSWERS = RequestGroup(np.linspace(0, 2, 100), np.linspace(0.001, 0.1, 100), np.zeros(100))
+REFUSALS = RequestGroup(np.array([1.0]), np.array([0.0004]), np.zeros(1))
 RESULT = Result(2.0, 100, {"200": ANSWERS, "429": REFUSALS}, np.empty(0), 0.0, 0.2, 0.01)
 
 

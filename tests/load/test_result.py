@@ -3,15 +3,15 @@ from math import isnan
 
 import numpy as np
 import pytest
-from resmem_service.load.result import Outcome, Result
+from resmem_service.load.result import RequestGroup, Result
 
 
-def outcome(*latency_ms: float) -> Outcome:
+def outcome(*latency_ms: float) -> RequestGroup:
     latency = np.array(latency_ms) / 1e3
-    return Outcome(np.arange(len(latency_ms), dtype=float), latency, latency / 4)
+    return RequestGroup(np.arange(len(latency_ms), dtype=float), latency, latency / 4)
 
 
-def result(server_cpu_s: float | None = 0.002, **outcomes: Outcome) -> Result:
+def result(server_cpu_s: float | None = 0.002, **outcomes: RequestGroup) -> Result:
     named = {name.removeprefix("_"): one for name, one in outcomes.items()}
     return Result(2.0, 10, named, np.empty(0), 0.0, 0.5, server_cpu_s)
 

@@ -11,7 +11,7 @@ from resmem_service.inference.residuals import base_prediction, residuals
 from resmem_service.inference.rows import Rows
 from resmem_service.memory.journal.journal import Memories, SegmentEntry
 from resmem_service.memory.journal.sqlite.journal import SqliteJournal
-from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.observer import SilentMemoryObserver
 from resmem_service.memory.segments.folders import StateFolders
 from resmem_service.memory.segments.graph_settings import GraphSettings
 from resmem_service.memory.segments.lock import try_lock
@@ -90,7 +90,7 @@ def teach(model: FittedModel, states: Path) -> Taught:
             model.bundle.manifest.memory_shape(),
             GraphSettings(threads=1),
             journal,
-            Unobserved(),
+            SilentMemoryObserver(),
         )
         catalogue: list[SegmentEntry] = []
         for first, last in SEGMENTS:

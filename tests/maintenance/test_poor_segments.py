@@ -13,7 +13,7 @@ from resmem_service.maintenance.repair import repair
 from resmem_service.maintenance.verification import verify_state
 from resmem_service.memory.journal.journal import SegmentEntry
 from resmem_service.memory.memory import ResidualMemory
-from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.observer import SilentMemoryObserver
 from resmem_service.memory.options import MemoryOptions
 from resmem_service.memory.segments.folders import StateFolders
 from resmem_service.memory.segments.graph_file import GraphVectors
@@ -59,7 +59,7 @@ def poor(digits: FittedModel, tmp_path: Path) -> Taught:
             manifest.memory_shape(),
             manifest.graph_settings(),
             journal,
-            Unobserved(),
+            SilentMemoryObserver(),
         ).carry_out(SegmentPlan(1, ROWS, [], None), [], lock)
     journal.close()
     as_before(taught.segment(1), manifest.embedding.dim)

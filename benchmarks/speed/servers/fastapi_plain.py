@@ -18,13 +18,13 @@ class Question(BaseModel):
     inputs: list[list[float]]
 
 
-class Answer(BaseModel):
+class Scores(BaseModel):
     """For each row 10 numbers."""
 
     scores: list[list[float]]
 
 
 @app.post("/predict")
-async def predict(question: Question) -> Answer:
+async def predict(question: Question) -> Scores:
     """Rows in, scores out."""
-    return Answer(scores=_model.scores(question.inputs).tolist())
+    return Scores(scores=_model.scores(question.inputs).tolist())

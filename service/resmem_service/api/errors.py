@@ -16,7 +16,7 @@ from resmem_service.errors import InvalidInput, ResmemError, UnsupportedMediaTyp
 from resmem_service.excerpt import LONGEST_NAMED, excerpt, shortened
 
 __all__ = [
-    "Answer",
+    "ErrorResponse",
     "MethodNotAllowed",
     "RouteNotFound",
     "WriteBody",
@@ -57,7 +57,7 @@ class MethodNotAllowed(ResmemError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ErrorResponse:
     """The answer to a request that failed; `code` is also the reason that metrics count."""
 
     status: int
@@ -74,12 +74,12 @@ def error_body(code: str, message: str, field: str | None) -> bytes:
     return orjson.dumps({"error": error})
 
 
-def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) -> Answer:
+def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) -> ErrorResponse:
     """The answer to any error; what the caller did not cause is logged, not told."""
     if isinstance(error, ResmemError) and error.status != 500:
         if error.status == 507:
             _log.error("%s [request %s]", error, request_id)
-        return Answer(
+        return ErrorResponse(
             error.status,
             error.code,
             _headers(error),
@@ -91,7 +91,7 @@ def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) 
         )
     _log.error("a request failed [request %s]", request_id, exc_info=error)
     message = f"the server failed; its log tells more under request {request_id}"
-    return Answer(500, "internal", [], write("internal", message, None))
+    return ErrorResponse(500, "internal", [], write("internal", message, None))
 
 
 def raise_as_ours(app: FastAPI) -> None:

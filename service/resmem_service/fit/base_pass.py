@@ -27,7 +27,7 @@ from resmem_service.inference.residuals import Task
 from resmem_service.inference.rows import Rows
 from resmem_service.progress import Progress
 
-__all__ = ["Represented", "StageOne"]
+__all__ = ["BasePass", "Represented"]
 
 _PROBE_ROWS: Final = 256
 _ALIKE: Final = 1e-3
@@ -56,7 +56,7 @@ class Represented:
 
 
 @dataclass(frozen=True, slots=True)
-class StageOne:
+class BasePass:
     """The base model, its task settled, ready to run over rows."""
 
     graph: BaseGraph

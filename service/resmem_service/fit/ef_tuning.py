@@ -1,4 +1,4 @@
-"""The breadth of the graph search, ef: the smallest that finds nearly all true neighbours."""
+"""Tunes ef, the breadth of the graph search: the smallest that finds nearly all true neighbours."""
 
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,9 @@ ENOUGH: Final = 0.985
 LOST: Final = 0.0025
 """Share of queries that may miss more than half of their neighbours: the mean hides them, since a
 narrow search either finds nearly all or ends in another region and finds none."""
-_FEW: Final = 5
-"""Of fewer neighbours, missing half of them is no other matter than recall."""
-_BREADTHS: Final = (32, 48, 64, 100, 128, 200, 400)
+_LEAST_K_FOR_LOST: Final = 5
+"""Below this k the share of lost queries says nothing that recall does not, and is not measured."""
+_EF_VALUES: Final = (32, 48, 64, 100, 128, 200, 400)
 _TIE: Final = 1e-5
 
 
@@ -37,18 +37,18 @@ def choose_ef(
 
     `memories` `[n, d]` are the rows of the built segment, `queries` `[q, d]` what to ask it; `own`
     of them are memories themselves, which is too easy: one neighbour more is sought, and the
-    query's own memory not counted. Returns the smallest breadth that reaches `ENOUGH` and loses no
+    query's own memory not counted. Returns the smallest ef that reaches `ENOUGH` and loses no
     more queries than `LOST`, never below k, and its recall; where none does, the largest.
     """
     k = min(rule.k + (own > 0), len(memories))
     farthest = nearest(queries, memories, k).distances[:, -1]
     memory = ResidualMemory.open(None, fitted=segment, shape=shape)
     try:
-        for ef in sorted({max(breadth, rule.k) for breadth in _BREADTHS}):
+        for ef in sorted({max(value, rule.k) for value in _EF_VALUES}):
             found = memory.correct(queries, SoftKnn(k, rule.sigma, rule.alpha, ef)).distances
             missed = _missed(found, farthest)
             recall = 1.0 - missed.sum() / max(1, len(queries) * k - own)
-            lost = (missed > k / 2).mean() if k >= _FEW else 0.0
+            lost = (missed > k / 2).mean() if k >= _LEAST_K_FOR_LOST else 0.0
             if recall >= ENOUGH and lost <= LOST:
                 break
     finally:

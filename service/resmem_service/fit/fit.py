@@ -12,7 +12,7 @@ import numpy as np
 from resmem_service.bundle.manifest import EmbeddingSpec, Manifest, Parameters
 from resmem_service.bundle.store import Bundle, Draft, ModelStore
 from resmem_service.errors import BundleError
-from resmem_service.fit.base_pass import Represented, StageOne
+from resmem_service.fit.base_pass import BasePass, Represented
 from resmem_service.fit.choice import Choice, Whiten, choose_parameters, kinds_to_try
 from resmem_service.fit.codec_choice import AUTO, CodecChoice, asked_codec, choose_codec
 from resmem_service.fit.codec_trials import Evidence, bytes_beside_residual
@@ -117,7 +117,7 @@ def fit(settings: FitSettings, progress: Progress) -> Bundle:
 class _Fitted:
     """What a fit came to, its files written."""
 
-    stage_one: StageOne
+    base_pass: BasePass
     choice: Choice
     codec: CodecChoice
     parameters: Parameters
@@ -134,11 +134,11 @@ def _fit(
     progress: Progress,
 ) -> _Fitted:
     random = np.random.default_rng(settings.seed)
-    stage_one = _settle(data, graph, settings, scratch, progress)
-    task = stage_one.task
-    asked = asked_codec(settings.residuals, task, stage_one.width)
-    train = stage_one.represent(data.train, scratch, progress)
-    unseen = None if data.unseen is None else stage_one.represent(data.unseen, scratch, progress)
+    base_pass = _settle(data, graph, settings, scratch, progress)
+    task = base_pass.task
+    asked = asked_codec(settings.residuals, task, base_pass.width)
+    train = base_pass.represent(data.train, scratch, progress)
+    unseen = None if data.unseen is None else base_pass.represent(data.unseen, scratch, progress)
     kept = memory_rows(train, _room(settings, unseen), random)
     held_out = (
         leave_one_out(train, kept, random)
@@ -164,20 +164,20 @@ def _fit(
         asked,
         Evidence(held_out.report.rows.outputs, choice.near, memories.outputs, task, setting),
         largest=largest_residual(parts, task),
-        beside=bytes_beside_residual(transform.dim, stage_one.width, task, settings.graph.m),
+        beside=bytes_beside_residual(transform.dim, base_pass.width, task, settings.graph.m),
         progress=progress,
     )
-    stage_one.save(draft.path / "base.onnx", transform)
+    base_pass.save(draft.path / "base.onnx", transform)
     rows = encode_rows(parts, task, setting.temperature, transform, codec.codec, scratch)
-    shape = MemoryShape(transform.dim, stage_one.width, task, codec.codec)
+    shape = MemoryShape(transform.dim, base_pass.width, task, codec.codec)
     parameters, recall = _build(draft, rows, shape, choice, held_out, settings, progress)
-    return _Fitted(stage_one, choice, codec, parameters, recall, len(rows))
+    return _Fitted(base_pass, choice, codec, parameters, recall, len(rows))
 
 
 def _settle(
     data: _Data, graph: BaseGraph, settings: FitSettings, scratch: Scratch, progress: Progress
-) -> StageOne:
-    stage_one = StageOne.settle(
+) -> BasePass:
+    base_pass = BasePass.settle(
         graph,
         data.train,
         scratch.folder,
@@ -189,12 +189,12 @@ def _settle(
     )
     for labelled in (data.train, data.unseen, data.test):
         if labelled is not None:
-            stage_one.targets(labelled)
-    width = f"{stage_one.width} {'numbers' if stage_one.labels is None else 'classes'}"
+            base_pass.targets(labelled)
+    width = f"{base_pass.width} {'numbers' if base_pass.labels is None else 'classes'}"
     progress.say(
-        f"{len(data.train):,} rows; {stage_one.task}, {width}; embedding {graph.embedding_name}"
+        f"{len(data.train):,} rows; {base_pass.task}, {width}; embedding {graph.embedding_name}"
     )
-    return stage_one
+    return base_pass
 
 
 def _room(settings: FitSettings, unseen: Represented | None) -> int | None:
@@ -248,16 +248,16 @@ def _build(
 
 
 def _manifest(draft: Draft, fitted: _Fitted) -> Manifest:
-    stage_one, choice, codec = fitted.stage_one, fitted.choice, fitted.codec
-    graph, transform = stage_one.graph, choice.transform
+    base_pass, choice, codec = fitted.base_pass, fitted.choice, fitted.codec
+    graph, transform = base_pass.graph, choice.transform
     return Manifest(
         name=draft.name,
         version="1",  # the store numbers it
         created=datetime.now(UTC).replace(microsecond=0),
-        task=stage_one.task,
+        task=base_pass.task,
         inputs=list(graph.inputs),
-        classes=None if stage_one.labels is None else list(stage_one.labels.names),
-        outputs=stage_one.width,
+        classes=None if base_pass.labels is None else list(base_pass.labels.names),
+        outputs=base_pass.width,
         embedding=EmbeddingSpec(
             dim=transform.dim, tensor=graph.embedding_name, transform=transform.kind
         ),

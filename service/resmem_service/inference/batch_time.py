@@ -2,14 +2,14 @@
 
 from typing import Final
 
-__all__ = ["Pace"]
+__all__ = ["BatchTime"]
 
 _TOWARDS_FASTER: Final = 0.5
 _TOWARDS_SLOWER: Final = 0.1
 """A slow batch is mostly bad luck (another thread, a page fault), a fast one is proof."""
 
 
-class Pace:
+class BatchTime:
     """Expected seconds of a batch, for each size class: 1, 2-3, 4-7, 8-15 rows and so on.
 
     Any thread may note and ask; a lost update does no harm.

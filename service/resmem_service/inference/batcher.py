@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 
 from resmem_service.errors import NotReady, QueueFull, TooManyRows
 from resmem_service.inference.batch_queue import Batchable, BatchQueue, Part, Request
-from resmem_service.inference.batch_time import Pace
+from resmem_service.inference.batch_time import BatchTime
 
 __all__ = ["Batcher", "Limits", "RunBatch"]
 
@@ -89,7 +89,7 @@ class Batcher(Generic[R, T]):
         self._fresh: list[Request[R, T]] = []
         self._fresh_rows = 0
         self._handed = self._handed_rows = 0
-        self._pace = Pace()
+        self._batch_time = BatchTime()
         self._inline_s = 0.0 if limits.max_delay_ms else limits.max_inline_ms / 1000
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -196,7 +196,7 @@ class Batcher(Generic[R, T]):
         """
         return (
             self._handed_rows <= self._limits.max_batch_rows
-            and self._pace.expected(self._fresh_rows) <= self._inline_s
+            and self._batch_time.expected(self._fresh_rows) <= self._inline_s
         )
 
     def _hand_over(self) -> None:
@@ -212,7 +212,7 @@ class Batcher(Generic[R, T]):
             not self._closed
             and not self._handed
             and rows <= self._limits.max_batch_rows
-            and self._pace.expected(rows) <= self._inline_s
+            and self._batch_time.expected(rows) <= self._inline_s
             and not any(request.future.cancelled() for request in fresh)
             and len({request.rows.signature for request in fresh}) == 1
         )
@@ -287,7 +287,7 @@ class Batcher(Generic[R, T]):
             outcomes = self._run(parts)
         except Exception as error:
             return [error] if len(parts) == 1 else [self._alone(part) for part in parts]
-        self._pace.note(rows, perf_counter() - began)
+        self._batch_time.note(rows, perf_counter() - began)
         return outcomes
 
     def _alone(self, part: Part[R, T]) -> T | Exception:

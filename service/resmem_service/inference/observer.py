@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["InferenceObserver", "OnlineScores", "Stage", "Unobserved"]
+__all__ = ["InferenceObserver", "OnlineScores", "SilentInferenceObserver", "Stage"]
 
 Stage = Literal["base", "search", "combine"]
 
@@ -45,7 +45,7 @@ class InferenceObserver(Protocol):
         """Rows were predicted, then learned."""
 
 
-class Unobserved:
+class SilentInferenceObserver:
     """The observer of a predictor that nobody watches."""
 
     def on_batch(self, rows: int, waits: Sequence[float]) -> None:

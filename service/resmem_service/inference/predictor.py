@@ -15,7 +15,7 @@ from resmem_service.inference.base_model import BaseModel
 from resmem_service.inference.batch_queue import Part
 from resmem_service.inference.batcher import Batcher, Limits
 from resmem_service.inference.learner import Examples, Learner
-from resmem_service.inference.observer import InferenceObserver, Unobserved
+from resmem_service.inference.observer import InferenceObserver, SilentInferenceObserver
 from resmem_service.inference.predictions import Predictions
 from resmem_service.inference.residuals import Task, base_prediction
 from resmem_service.inference.rows import Lesson, Rows
@@ -52,7 +52,7 @@ class Predictor:
         self._temperature = temperature
         self._rule = rule
         self._limits = limits or Limits()
-        self._observer: InferenceObserver = observer or Unobserved()
+        self._observer: InferenceObserver = observer or SilentInferenceObserver()
         self._batcher = Batcher[Rows, Predictions](
             self._run,
             self._limits,

@@ -17,7 +17,7 @@ import uvloop
 from resmem_service.errors import LoadFailed
 from resmem_service.load.connection import Connection
 from resmem_service.load.load import Load
-from resmem_service.load.result import OVERDUE, TIMED_OUT, Outcome, Result
+from resmem_service.load.result import OVERDUE, TIMED_OUT, RequestGroup, Result
 from resmem_service.load.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class _Outcomes:
         self._latency[name].append(ended - due)
         self._held[name].append(sent - due)
 
-    def finish(self, began: float) -> dict[str, Outcome]:
+    def finish(self, began: float) -> dict[str, RequestGroup]:
         return {
-            name: Outcome(
+            name: RequestGroup(
                 np.array(due) - began, np.array(self._latency[name]), np.array(self._held[name])
             )
             for name, due in self._due.items()

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from resmem_service.errors import LoadFailed
-from resmem_service.load.result import Outcome, Result
+from resmem_service.load.result import RequestGroup, Result
 
 __all__ = ["draw"]
 
@@ -48,7 +48,7 @@ def draw(path: Path, result: Result, title: str) -> None:
             raise LoadFailed(f"{path} cannot be written: {error.strerror}", "plot") from None
 
 
-def _spread(axes: Axes, served: Outcome) -> None:
+def _spread(axes: Axes, served: RequestGroup) -> None:
     latency = np.sort(served.latency) * 1e3
     shares = 100 * np.arange(1, len(latency) + 1) / len(latency)
     axes.plot(latency, shares, color=_LINE, linewidth=2)
@@ -70,7 +70,7 @@ def _spread(axes: Axes, served: Outcome) -> None:
     _plain(axes)
 
 
-def _course(axes: Axes, served: Outcome, seconds: float) -> None:
+def _course(axes: Axes, served: RequestGroup, seconds: float) -> None:
     """Each slice of time has at least one request: a stall shows as a gap in neither line."""
     edges = np.linspace(0, seconds, _SLICES + 1)
     slices = np.digitize(served.due, edges[1:-1])

@@ -4,7 +4,7 @@ from math import isnan
 from typing import Final
 
 from resmem_service.load.load import Load
-from resmem_service.load.result import Outcome, Result
+from resmem_service.load.result import RequestGroup, Result
 
 __all__ = ["render"]
 
@@ -40,14 +40,14 @@ def render(load: Load, result: Result, *, rows: int, cpu_of: str) -> str:
 
 
 def _shape(load: Load) -> str:
-    pace = "closed loop" if load.rate is None else f"{load.rate:g} requests/s due"
+    arrival = "closed loop" if load.rate is None else f"{load.rate:g} requests/s due"
     return (
-        f"{load.connections} connections, {pace}, {load.seconds:g} s after {load.warmup_s:g} s of "
-        "warm-up"
+        f"{load.connections} connections, {arrival}, {load.seconds:g} s after "
+        f"{load.warmup_s:g} s of warm-up"
     )
 
 
-def _latency(outcome: Outcome) -> str:
+def _latency(outcome: RequestGroup) -> str:
     shares = [(f"p{share}", outcome.percentile_ms(share)) for share in (50, 90, 99)]
     shares.append(("max", outcome.percentile_ms(100)))
     if isnan(shares[0][1]):

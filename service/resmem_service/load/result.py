@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OVERDUE", "TIMED_OUT", "Outcome", "Result"]
+__all__ = ["OVERDUE", "TIMED_OUT", "RequestGroup", "Result"]
 
 TIMED_OUT: Final = "timeout"
 """Outcome of a request that was sent and not answered in time."""
@@ -20,7 +20,7 @@ Seconds = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RequestGroup:
     """The requests with one status, or that were lost in one way."""
 
     due: Seconds
@@ -55,7 +55,7 @@ class Result:
     """How long was measured."""
     completed: int
     """Answers with a status of 200 to 299 that came in that time, warm-up's last ones included."""
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, RequestGroup]
     """By status code, `timeout`, `overdue`, or how the connection was lost."""
     lateness: Seconds
     """How much later than due the client itself sent requests that a connection was free for; a
@@ -89,7 +89,7 @@ class Result:
         return _percentile_ms(self.lateness, 50)
 
     @property
-    def served(self) -> Outcome:
+    def served(self) -> RequestGroup:
         """What latencies are told of: answers of 200 to 299, and requests never answered.
 
         The latter count with the time that they had waited for, since leaving them out would make
@@ -132,9 +132,9 @@ def _is_success(name: str) -> bool:
     return len(name) == 3 and name.startswith("2")
 
 
-def _joined(outcomes: Mapping[str, Outcome]) -> Outcome:
-    parts = [Outcome.none(), *outcomes.values()]
-    return Outcome(
+def _joined(outcomes: Mapping[str, RequestGroup]) -> RequestGroup:
+    parts = [RequestGroup.none(), *outcomes.values()]
+    return RequestGroup(
         np.concatenate([part.due for part in parts]),
         np.concatenate([part.latency for part in parts]),
         np.concatenate([part.held for part in parts]),

@@ -9,7 +9,7 @@ from resmem_service.maintenance.state_audit import StateAudit, audit_state
 from resmem_service.memory.journal.journal import SegmentEntry
 from resmem_service.memory.journal.sqlite.journal import SqliteJournal
 from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
-from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.observer import SilentMemoryObserver
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.segments.folders import StateFolders
 from resmem_service.memory.segments.graph_settings import GraphSettings
@@ -74,7 +74,7 @@ def repair(
             if dropped:
                 journal.drop([fault.sequence for fault in dropped])
                 audit.row_faults = []
-            builder = SegmentBuilder(folders, shape, graph, journal, Unobserved())
+            builder = SegmentBuilder(folders, shape, graph, journal, SilentMemoryObserver())
             return Repaired(
                 rebuilt=_rebuild(builder, folders, audit, lock),
                 dropped=[fault.id for fault in dropped],

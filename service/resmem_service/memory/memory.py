@@ -33,7 +33,7 @@ from resmem_service.memory.journal.journal import (
 )
 from resmem_service.memory.journal.sqlite.journal import SqliteJournal
 from resmem_service.memory.journal.sqlite.log_check import damage_in
-from resmem_service.memory.observer import MemoryObserver, Unobserved
+from resmem_service.memory.observer import MemoryObserver, SilentMemoryObserver
 from resmem_service.memory.options import MemoryOptions
 from resmem_service.memory.records import Records
 from resmem_service.memory.rows import MemoryShape
@@ -171,7 +171,7 @@ class ResidualMemory:
         fitted: Path | None,
         shape: MemoryShape,
         options: MemoryOptions = MemoryOptions(),  # noqa: B008 - immutable
-        observer: MemoryObserver = Unobserved(),  # noqa: B008 - stateless
+        observer: MemoryObserver = SilentMemoryObserver(),  # noqa: B008 - stateless
     ) -> "ResidualMemory":
         """Opens the memories of a bundle and of a state folder, which is made where missing.
 

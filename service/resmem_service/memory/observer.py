@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-__all__ = ["MemoryObserver", "Unobserved"]
+__all__ = ["MemoryObserver", "SilentMemoryObserver"]
 
 
 class MemoryObserver(Protocol):
@@ -24,7 +24,7 @@ class MemoryObserver(Protocol):
         """A segment could not be built or published; the rows stay where they are."""
 
 
-class Unobserved:
+class SilentMemoryObserver:
     """The observer of a memory that nobody watches."""
 
     def on_commit(self, seconds: float) -> None:

@@ -29,7 +29,7 @@ from resmem_service.memory.journal.sqlite.takeover import (
     Totals,
     stamp_of,
 )
-from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.observer import SilentMemoryObserver
 from resmem_service.memory.options import MemoryOptions
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.segments.folders import StateFolders
@@ -144,7 +144,9 @@ class Takeover:
             return 0
         announce(rows)
         step = options.max_segment_rows
-        builder = SegmentBuilder(self._folders, self._shape, options.graph, self._new, Unobserved())
+        builder = SegmentBuilder(
+            self._folders, self._shape, options.graph, self._new, SilentMemoryObserver()
+        )
         with try_lock(self._folders.lock) as lock:
             if lock is None:
                 raise JournalUnavailable(f"{self._folders.lock}: another process builds segments")

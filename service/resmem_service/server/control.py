@@ -18,14 +18,14 @@ from resmem_service.server.http_server import HttpServer
 from resmem_service.server.http_stop import STOP_GRACE_S
 from resmem_service.server.messages import (
     Abandon,
-    Answer,
     Commit,
     Drain,
     Order,
-    Outcome,
+    OrderResult,
     Prepare,
     Ready,
     ReloadAsked,
+    ReloadOutcome,
     ToSupervisor,
     ToWorker,
 )
@@ -118,7 +118,7 @@ class Control:
         match message:
             case Order():
                 self._begin(self._carry_out(message))
-            case Outcome(number, reloaded, reason):
+            case ReloadOutcome(number, reloaded, reason):
                 asked = self._asked.pop(number)
                 if asked.cancelled():
                     return
@@ -139,9 +139,9 @@ class Control:
                 case Abandon():
                     await self._app.abandon()
         except ReloadFailed as error:
-            self._tell(Answer(order.number, error.message))
+            self._tell(OrderResult(order.number, error.message))
         else:
-            self._tell(Answer(order.number))
+            self._tell(OrderResult(order.number))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -7,15 +7,15 @@ from resmem_service.settings import Settings
 
 __all__ = [
     "Abandon",
-    "Answer",
     "Assignment",
     "Commit",
     "Drain",
     "Order",
-    "Outcome",
+    "OrderResult",
     "Prepare",
     "Ready",
     "ReloadAsked",
+    "ReloadOutcome",
     "ToSupervisor",
     "ToWorker",
 ]
@@ -74,7 +74,7 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReloadOutcome:
     """To a worker: how the reload went that it asked for under this number."""
 
     number: int
@@ -96,7 +96,7 @@ class ReloadAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OrderResult:
     """To the order of this number."""
 
     number: int
@@ -104,5 +104,5 @@ class Answer:
     """Why it could not be done."""
 
 
-ToWorker = Assignment | Order | Drain | Outcome
-ToSupervisor = Ready | ReloadAsked | Answer
+ToWorker = Assignment | Order | Drain | ReloadOutcome
+ToSupervisor = Ready | ReloadAsked | OrderResult

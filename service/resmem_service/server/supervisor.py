@@ -15,7 +15,7 @@ from resmem_service.errors import QueueFull, ReloadFailed, ResmemError
 from resmem_service.reloaded import Reloaded
 from resmem_service.resources import usable_cpus
 from resmem_service.server.listener import listening_socket, url_of
-from resmem_service.server.messages import Assignment, Outcome
+from resmem_service.server.messages import Assignment, ReloadOutcome
 from resmem_service.server.rollout import commit_everywhere, prepare_everywhere
 from resmem_service.server.stack_dump import StackDump
 from resmem_service.server.worker_process import WorkerProcess
@@ -255,9 +255,9 @@ class Supervisor:
     async def _answer(self, life: WorkerProcess, number: int) -> None:
         """Answers a worker whose client asked for a reload."""
         try:
-            life.send(Outcome(number, await self.reload()))
+            life.send(ReloadOutcome(number, await self.reload()))
         except (ReloadFailed, QueueFull) as error:
-            life.send(Outcome(number, None, error.message))
+            life.send(ReloadOutcome(number, None, error.message))
 
     async def _reload_logged(self) -> None:
         try:

@@ -13,11 +13,11 @@ from resmem_service.child_command import module_command
 from resmem_service.server.http_stop import STOP_GRACE_S
 from resmem_service.server.messages import (
     Abandon,
-    Answer,
     Assignment,
     Commit,
     Drain,
     Order,
+    OrderResult,
     Prepare,
     Ready,
     ReloadAsked,
@@ -88,7 +88,7 @@ class WorkerProcess:
         """Starts the process; it will be ready later.
 
         `table` and `stacks` are those whose descriptors the assignment names; `on_reload_asked`
-        gets the number that the answer, an `Outcome`, must have.
+        gets the number that the answer, a `ReloadOutcome`, must have.
 
         Raises:
             OSError: no process can be started now.
@@ -226,7 +226,7 @@ class WorkerProcess:
                 self._on_ready()
             case ReloadAsked(number):
                 self._on_reload_asked(self, number)
-            case Answer(number, refusal):
+            case OrderResult(number, refusal):
                 answer = self._answers.get(number)
                 if answer is not None and not answer.done():
                     answer.set_result(refusal)

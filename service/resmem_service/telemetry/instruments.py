@@ -27,7 +27,7 @@ Labels = Mapping[str, Sequence[str]]
 """The values that each label may have."""
 
 _NO_LABELS: Final[Labels] = {}
-_FEW: Final = 8
+_MOST_ONE_BY_ONE: Final = 8
 """Values that are counted one by one in the time that numpy needs to begin."""
 
 
@@ -75,7 +75,7 @@ class Histogram:
 
     def observe_many(self, values: NDArray[np.floating]) -> None:
         """Counts every finite value of an array of any shape."""
-        if values.size <= _FEW:
+        if values.size <= _MOST_ONE_BY_ONE:
             for value in values.ravel().tolist():
                 if isfinite(value):
                     self.observe(value)

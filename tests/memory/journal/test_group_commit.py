@@ -8,7 +8,7 @@ from resmem_service.errors import JournalLocked, JournalUnavailable, NotReady, Q
 from resmem_service.memory.journal.group_commit import GroupCommit
 from resmem_service.memory.journal.journal import Memories, Written
 from resmem_service.memory.journal.sqlite.journal import SqliteJournal
-from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.observer import SilentMemoryObserver
 
 from tests.memory.examples import SHAPE, memories
 
@@ -53,7 +53,9 @@ def journal(tmp_path: Path) -> Iterator[HeldJournal]:
 
 
 def writes(journal: HeldJournal, max_rows: int = 100) -> GroupCommit:
-    return GroupCommit(journal, lambda: None, Unobserved(), max_rows=max_rows, busy_ms=BUSY_MS)
+    return GroupCommit(
+        journal, lambda: None, SilentMemoryObserver(), max_rows=max_rows, busy_ms=BUSY_MS
+    )
 
 
 def test_what_arrives_during_a_commit_shares_the_next(journal: HeldJournal) -> None:
@@ -72,7 +74,7 @@ def test_replies_come_after_publication(tmp_path: Path) -> None:
     journal.let.set()
     seen: list[bool] = []
     commit = GroupCommit(
-        journal, lambda: seen.append(True), Unobserved(), max_rows=10, busy_ms=BUSY_MS
+        journal, lambda: seen.append(True), SilentMemoryObserver(), max_rows=10, busy_ms=BUSY_MS
     )
     commit.append([memories([0])]).result(10)
     assert seen == [True]
@@ -151,7 +153,7 @@ def test_a_publication_that_fails_does_not_unsay_the_commit(
         raise RuntimeError("no")
 
     journal.let.set()
-    commit = GroupCommit(journal, fail, Unobserved(), max_rows=10, busy_ms=BUSY_MS)
+    commit = GroupCommit(journal, fail, SilentMemoryObserver(), max_rows=10, busy_ms=BUSY_MS)
     assert commit.append([memories([0])]).result(10)[0].created == 1
     assert "could not be published" in caplog.text
     commit.close()

@@ -8,7 +8,7 @@ import pytest
 from resmem_service.errors import JournalUnavailable, MemoryNotFound, QueueFull
 from resmem_service.memory.journal.retention import Retention
 from resmem_service.memory.memory import ResidualMemory
-from resmem_service.memory.observer import Unobserved
+from resmem_service.memory.observer import SilentMemoryObserver
 from resmem_service.memory.options import MemoryOptions
 from resmem_service.memory.segments.build_process import BuildResult
 from resmem_service.memory.segments.folders import StateFolders
@@ -18,7 +18,7 @@ from resmem_service.memory.segments.segment_builder import SegmentBuilder
 from tests.memory.examples import PIXELS, RULE, SHAPE, SMALL, memories
 
 
-class Watcher(Unobserved):
+class Watcher(SilentMemoryObserver):
     """Lets a test wait for segments instead of for time."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ _BURIED_BETWEEN: Final = "SELECT sequence FROM tombstones WHERE sequence BETWEEN
 _LIVING_BETWEEN: Final = (
     "SELECT sequence FROM memories WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
 )
-_FEW: Final = 500  # host parameters in one statement
+_MOST_PARAMETERS: Final = 500  # bound parameters of one statement
 
 _CERTAIN_S: Final = 0.1
 """How long the count of commits is taken at its word."""
@@ -127,8 +127,8 @@ class SqliteJournal:
     def records(self, sequences: Sequence[int]) -> dict[int, MemoryRecord]:
         """The memories added online with these sequences, those of them that live."""
         found = {}
-        for start in range(0, len(sequences), _FEW):
-            some = sequences[start : start + _FEW]
+        for start in range(0, len(sequences), _MOST_PARAMETERS):
+            some = sequences[start : start + _MOST_PARAMETERS]
             marks = ",".join("?" * len(some))
             for row in self._read(f"{RECORD} WHERE sequence IN ({marks})", some):
                 found[row.sequence] = row
