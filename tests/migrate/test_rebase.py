@@ -323,7 +323,7 @@ def dying(*args, **kwargs):
 
 setattr(owner, name, dying)
 if place.endswith("build"):
-    from service import place as places
+    from resmem_service import place as places
     places.memory_options = lambda *_: takeover.MemoryOptions(growing_bytes=1)
 main(arguments)
 """
