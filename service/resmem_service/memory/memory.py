@@ -373,11 +373,11 @@ class ResidualMemory:
                 segment.
         """
         self.refresh()
-        for entry, segment in list(self._tiers.snapshot.sealed.items()):
+        for entry, segment in list(self._segments.snapshot.sealed.items()):
             self._look_after(segment, entry)
         if self._fitted is not None:
             self._look_after(self._fitted, None)
-        if not self._tiers.snapshot.unusable:
+        if not self._segments.snapshot.unusable:
             self._reopen_at, self._reopen_pause_s = 0.0, _FIRST_REOPENING_S
         elif self._follower is not None and self._due():
             self._follower.restore(reopen=True)
@@ -433,7 +433,7 @@ class ResidualMemory:
             # Merged away meanwhile, or as far as anybody can tell now.
             return
         if loss is not None and segment.loss is None:
-            logger.error("%s; predictions go on with what is mapped of it", loss)
+            _log.error("%s; predictions go on with what is mapped of it", loss)
         segment.loss = loss
         if loss is None and not segment.verified:
             # It was opened by a prediction, which does not wait for all of it to be read.
@@ -448,7 +448,7 @@ class ResidualMemory:
         self.refresh()
         if self._follower is None or self._follower.trouble is not None:
             return False
-        return entry in self._tiers.snapshot.catalogue
+        return entry in self._segments.snapshot.catalogue
 
     def _leave_damaged(self) -> None:
         """Has the journal's rows take the place of every damaged segment, and wakes the sealer.
