@@ -58,7 +58,15 @@ def test_looking_after_a_state_needs_no_extra(digits: FittedModel, tmp_path: Pat
         ["restore", "--from", str(tmp_path / "saved"), "--force"],
     ):
         done = bare(*command, *place)
-        assert (done.returncode, done.stderr) == (0, ""), command
+        assert done.returncode == 0, command
+        # The teaching has forgotten one memory of the bundle, which a file cannot hold.
+        told = (
+            "forgotten memories of the bundle, which the file does not hold: 1 (fit-3)"
+            if command[0] == "export"
+            else ""
+        )
+        assert done.stderr.startswith(told), command
+        assert bool(done.stderr) == bool(told), command
     assert taught.folders.journal.exists()
     assert bare("use", "digits/1", "--store", str(store)).returncode == 0
 

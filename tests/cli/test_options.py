@@ -95,7 +95,7 @@ def test_the_settings_that_commands_have_flags_for() -> None:
         "rebase": place | model | memory,
         "use": {"store"},
         "compact": place | memory,
-        "import": place | model | memory,
+        "import": place | model | memory | {"max_weight"},
     }
     for command in _COMMANDS:
         assert set(declared(command)) == expected.get(command, place) | everywhere, command

@@ -96,8 +96,9 @@ def test_compacting_takes_the_forgotten_from_the_disk(
     for path in taught.folders.root.rglob("*"):
         assert path.is_dir() or needle not in path.read_bytes(), path
     flip(taught.folders.segments / "00000003" / "graph.hnsw", 24)
-    assert main(["compact", *taught.options()]) == 2
-    assert "graph.hnsw" in capsys.readouterr().err
+    # What is damaged may hold forgotten memories too: it is built anew from the journal.
+    assert main(["compact", *taught.options()]) == 0
+    assert main(["verify", *taught.options()]) == 0
 
 
 def test_a_fault_that_is_left_is_status_1(

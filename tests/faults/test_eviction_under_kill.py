@@ -46,9 +46,10 @@ class Writer:
             text=True,
         )
 
-    def hear(self, process: subprocess.Popen[str]) -> None:
-        """Takes what a process said before it was killed."""
-        for line in process.communicate(timeout=60)[0].splitlines(keepends=True):
+    def hear(self, first: str, process: subprocess.Popen[str]) -> None:
+        """Takes what a process said before it was killed; `first` is read already."""
+        rest = process.communicate(timeout=60)[0]
+        for line in (first + rest).splitlines(keepends=True):
             if line.endswith("\n"):
                 end, began = line.split()
                 self.commits.append((self.next, float(began)))
@@ -77,11 +78,13 @@ def opened(state: Path, bound: Retention, *, maintain: bool) -> Iterator[Residua
 def live_and_die(writers: list[Writer], state: Path, bound: Retention) -> float:
     """Gives the time after which nothing can have been evicted any more."""
     processes = [writer.start(state, bound) for writer in writers]
-    time.sleep(random.uniform(0.5, 0.5 + LONGEST_LIFE_S))
+    # A life begins with the first commit, however long a busy machine takes to get there.
+    firsts = [process.stdout.readline() for process in processes if process.stdout is not None]
+    time.sleep(random.uniform(0, LONGEST_LIFE_S))
     for process in processes:
         process.kill()
-    for writer, process in zip(writers, processes, strict=True):
-        writer.hear(process)
+    for writer, first, process in zip(writers, firsts, processes, strict=True):
+        writer.hear(first, process)
     return time.time()
 
 

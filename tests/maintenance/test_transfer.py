@@ -437,4 +437,6 @@ def test_forgotten_memories_of_the_bundle_are_named_since_no_file_tells_of_them(
     said = Said()
     assert exported(taught, tmp_path / "m.jsonl", said=said) == 149
     (line,) = said.lines
-    assert line.startswith("2 memories of the bundle are forgotten here (fit-3, fit-8), which")
+    assert line.startswith(
+        "forgotten memories of the bundle, which the file does not hold: 2 (fit-3, fit-8);"
+    )

@@ -103,9 +103,9 @@ def _fitted_rows(chunk: list[StoredMemory], rows: int) -> set[int]:
 def _of_the_forgotten(rows: list[int]) -> str:
     named = ", ".join(fitted.id_of(row) for row in rows[:_SHOWN])
     return (
-        f"{len(rows):,} memories of the bundle are forgotten here ({named}"
-        f"{', ...' if len(rows) > _SHOWN else ''}), which the file does not hold: where it is "
-        "imported, forget them again with DELETE /memories/ID"
+        f"forgotten memories of the bundle, which the file does not hold: {len(rows):,} ({named}"
+        f"{', ...' if len(rows) > _SHOWN else ''}); forget them again with DELETE /memories/ID "
+        "where the file is imported"
     )
 
 
