@@ -10,13 +10,17 @@ from resmem_service.excerpt import excerpt, shortened
         ("short", "'short'"),
         (b"x-none", "'x-none'"),
         (7, "7"),
-        (True, "True"),
-        (None, "None"),
+        (True, "true"),
+        (False, "false"),
+        (None, "null"),
+        (float("nan"), "NaN"),
+        (float("inf"), "Infinity"),
+        ([-float("inf"), 1], "[-Infinity, 1]"),
         (0.5, "0.5"),
         (10**20, "an integer of more than 64 bits"),
         ([0] * 9, "a list of length 9"),
         (["a", [1, [2]]], "['a', [1, [2]]]"),
-        ([[[[[0]]]]], "[[[a list of length 1]]]"),
+        ([[[[[0]]]]], "[[a list of length 1]]"),
         ({"a": 1}, "an object"),
     ],
 )
@@ -29,6 +33,12 @@ def test_what_is_long_is_cut_and_says_so() -> None:
     assert excerpt(b"x" * 5000, 10) == "'xxxxxxxxxx'... (5000 bytes)"
     assert shortened("abcdef", 3) == "abc..."
     assert shortened("abc", 3) == "abc"
+
+
+def test_no_list_is_longer_than_a_text_may_be() -> None:
+    assert excerpt([[[2**63] * 8] * 8] * 8) == f"[{', '.join(['a list of length 8'] * 8)}]"
+    assert excerpt([2**63] * 8) == f"[{', '.join(['9223372036854775808'] * 8)}]"
+    assert excerpt(["x" * 5000] * 8) == "a list of length 8"
 
 
 def test_long_values_cost_nothing() -> None:

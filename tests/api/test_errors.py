@@ -187,6 +187,42 @@ def test_options(digits_service: LocalService, field: str, value: object) -> Non
     error(answer, 422, "invalid_input", field)
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "written", "says"),
+    [
+        ("/predict", "neighbours", "-1", "is -1; it must be a whole number from 0 to 100"),
+        ("/predict", "neighbours", "NaN", "is NaN; it must"),
+        ("/predict", "top", "1e400", "is Infinity; it must be a whole number from 1"),
+        ("/predict", "top", "true", "is true; it must"),
+        ("/predict", "fields", '"label"', "is 'label'; it must be a list of some of: label"),
+        ("/predict", "fields", '["label", "lable"]', "has 'lable'; each must be one of: label"),
+        ("/memorize", "targets", '["sevn"]', "row 0 has 'sevn', which is no class"),
+        ("/memorize", "targets", "7", "is 7; it must be a list with one entry for each row"),
+        ("/memorize", "weights", "[0]", "row 0 has 0, which is no weight"),
+        ("/memorize", "weights", '[{"a": 1}]', "row 0 has an object, which is no weight"),
+        ("/memorize", "ids", "[null, 7]", "has 2 entries for 1 rows"),
+        ("/memorize", "ids", "[7]", "row 0 has the id 7; it must be a string of 1 to 256"),
+        ("/memorize", "source", "[]", "is []; it must be a string of 1 to 256 characters"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_value(
+    digits_service: LocalService, path: str, field: str, written: str, says: str
+) -> None:
+    targets = '"targets": [1], ' if path == "/memorize" and field != "targets" else ""
+    body = f'{{"inputs": [{ROW}], {targets}"{field}": {written}}}'.encode()
+    message = error(digits_service.post(path, body), 422, "invalid_input", field)
+    assert message.startswith(says)
+
+
+@pytest.mark.parametrize("field", ["targets", "ids", "weights", "source"])
+def test_no_more_of_a_value_is_told_than_a_reader_needs(
+    digits_service: LocalService, field: str
+) -> None:
+    wrong: object = "x" * 100_000
+    body = {"inputs": [ROW], "targets": [1], field: wrong if field == "source" else [wrong]}
+    assert len(error(digits_service.post("/memorize", body), 422, "invalid_input", field)) < 400
+
+
 def test_most_neighbours_is_a_setting(digits: FittedModel, start: Start) -> None:
     service = start(digits, max_neighbours=3)
     assert service.post("/predict", {"inputs": [ROW], "neighbours": 3}).status_code == 200

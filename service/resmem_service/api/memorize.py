@@ -20,6 +20,7 @@ from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
 from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.errors import InvalidInput
+from resmem_service.excerpt import excerpt
 from resmem_service.inference.rows import Rows
 from resmem_service.memory import fitted
 from resmem_service.memory.bounds import LARGEST_WEIGHT, LONGEST_NAME, SMALLEST_WEIGHT
@@ -114,7 +115,9 @@ class MemorizeEndpoint(Endpoint):
 
 def _listed(value: object, field: str, rows: int) -> list[Any]:
     if not isinstance(value, list):
-        raise InvalidInput("must be a list with one entry for each row", field)
+        raise InvalidInput(
+            f"is {excerpt(value)}; it must be a list with one entry for each row", field
+        )
     if len(value) != rows:
         raise InvalidInput(f"has {len(value)} entries for {rows} rows of inputs", field)
     return value
@@ -159,8 +162,8 @@ def _ids(value: object, rows: int) -> list[str | None]:
             continue
         if not _is_name(name):
             raise InvalidInput(
-                f"row {row} has no id: it must be a string of 1 to {LONGEST_NAME} characters, "
-                "or null for one of our making",
+                f"row {row} has the id {excerpt(name)}; it must be a string of 1 to "
+                f"{LONGEST_NAME} characters, or null for one of our making",
                 "ids",
             )
     for name, times in Counter(ids).most_common(2):
@@ -197,7 +200,9 @@ def _source(value: object) -> str | None:
     if value is None:
         return None
     if not _is_name(value):
-        raise InvalidInput(f"must be a string of 1 to {LONGEST_NAME} characters", "source")
+        raise InvalidInput(
+            f"is {excerpt(value)}; it must be a string of 1 to {LONGEST_NAME} characters", "source"
+        )
     if value == fitted.SOURCE:
         raise InvalidInput(f"{value!r} is kept for the memories of the bundle", "source")
     return str(value)
@@ -215,6 +220,6 @@ def _each(
     for row, value in enumerate(values):
         one = read(value)
         if one is None:
-            raise InvalidInput(f"row {row} has {what}", field)
+            raise InvalidInput(f"row {row} has {excerpt(value)}, which is {what}", field)
         result.append(one)
     return result

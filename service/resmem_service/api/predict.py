@@ -23,6 +23,7 @@ from resmem_service.api.prediction_body import (
     nearest_memories,
 )
 from resmem_service.errors import InvalidInput
+from resmem_service.excerpt import excerpt
 from resmem_service.inference.rows import Rows
 from resmem_service.telemetry.metrics import Metrics
 
@@ -105,14 +106,16 @@ def _selection(
     neighbours = value.get("neighbours", 0)
     if type(neighbours) is not int or not 0 <= neighbours <= limits.max_neighbours:
         raise InvalidInput(
-            f"must be a whole number from 0 to {limits.max_neighbours}", "neighbours"
+            f"is {excerpt(neighbours)}; it must be a whole number from 0 to "
+            f"{limits.max_neighbours} (max_neighbours)",
+            "neighbours",
         )
     top = value.get("top")
     if top is not None:
         if metadata.task == "regression":
             raise InvalidInput("a regression has no classes to choose from", "top")
         if type(top) is not int or top < 1:
-            raise InvalidInput("must be a whole number from 1", "top")
+            raise InvalidInput(f"is {excerpt(top)}; it must be a whole number from 1", "top")
     return Selection(_fields(value.get("fields"), metadata), neighbours, top)
 
 
@@ -120,6 +123,12 @@ def _fields(value: object, metadata: ModelMetadata) -> frozenset[str]:
     known = FIELDS[metadata.task]
     if value is None:
         return frozenset(known)
-    if not isinstance(value, list) or any(name not in known for name in value):
-        raise InvalidInput(f"must be a list of some of: {', '.join(known)}", "fields")
+    if not isinstance(value, list):
+        wanted = f"a list of some of: {', '.join(known)}"
+        raise InvalidInput(f"is {excerpt(value)}; it must be {wanted}", "fields")
+    for name in value:
+        if name not in known:
+            raise InvalidInput(
+                f"has {excerpt(name)}; each must be one of: {', '.join(known)}", "fields"
+            )
     return frozenset(value)

@@ -38,6 +38,8 @@ _REQUEST_START: Final = re.compile(
 )
 _LOOKED_AT: Final = 1024
 """So much of a first line is looked at before it is complete."""
+_ONCE: Final = frozenset((b"host", b"origin", b"authorization", b"content-type"))
+"""Headers that decide who asks and what for: of two a server before this one may take the other."""
 _LONE_LINE_FEED: Final = re.compile(rb"(?<!\r)\n")
 
 
@@ -126,7 +128,7 @@ def parse_head(raw: bytes) -> Head:
     keep_alive = version == "1.1"
     length: int | None = 0
     expects_continue = False
-    hosts = 0
+    once = set[bytes]()
     for name, value in headers:
         if name == b"content-length":
             length = int(value)
@@ -141,10 +143,10 @@ def parse_head(raw: bytes) -> Head:
             if value.strip().lower() != b"100-continue":
                 raise ExpectationFailed("only the expectation `100-continue` can be met")
             expects_continue = version == "1.1"
-        elif name == b"host":
-            hosts += 1
-    if hosts > 1:
-        raise MalformedRequest("the request has more than one Host header")
+        elif name in _ONCE:
+            if name in once:
+                raise MalformedRequest(f"the request has more than one header `{name.decode()}`")
+            once.add(name)
     path, query = _path_and_query(target)
     return Head(
         method=method.decode(),

@@ -203,7 +203,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (with_input(parameters=SHARED), "parameters", "shared memory"),
     (image(name="picture"), "inputs.picture", "no input 'picture'"),
     (image(dtype="FP32"), "inputs.image.dtype", "unknown key"),
-    (image(datatype=None), "inputs.image", "the datatype None"),
+    (image(datatype=None), "inputs.image", "the datatype null"),
     (image(datatype="float32"), "inputs.image", "one of: BOOL"),
     (image(datatype="BYTES"), "inputs.image", "the datatype 'BYTES'"),
     (image(datatype="BF16"), "inputs.image", "the datatype 'BF16'"),
@@ -244,7 +244,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (with_input(outputs=["scores"]), "outputs", "an object"),
     (with_input(outputs=[{"name": "value"}]), "outputs", "no output 'value'; it has: scores"),
     (with_input(outputs=[{"name": ["base"]}]), "outputs", "no output ['base']"),
-    (with_input(outputs=[{}]), "outputs", "no output None"),
+    (with_input(outputs=[{}]), "outputs", "no output null"),
     (with_input(outputs=[{"name": "base"}] * 2), "outputs", "twice"),
     (with_input(outputs=[{"name": "base", "parameter": {}}]), "outputs.base.parameter", "unknown"),
     (

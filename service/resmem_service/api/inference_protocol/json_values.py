@@ -4,7 +4,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from resmem_service.errors import InvalidInput
-from resmem_service.excerpt import LONGEST_NAMED, shortened
+from resmem_service.excerpt import LONGEST_NAMED, excerpt, shortened
 
 __all__ = ["check_keys", "parameters_of"]
 
@@ -35,7 +35,10 @@ def parameters_of(value: Mapping[str, Any], field: str | None) -> Mapping[str, A
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise InvalidInput("parameters must be an object", field or "parameters")
+        raise InvalidInput(
+            f"the parameters are {excerpt(parameters)}; they must be an object",
+            field or "parameters",
+        )
     if "shared_memory_region" in parameters:
         raise InvalidInput(
             "shared memory is not served here; send the tensor in the body", field or "parameters"

@@ -104,7 +104,7 @@ def _id(value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise InvalidInput("must be a string", "id")
+        raise InvalidInput(f"is {excerpt(value)}; it must be a string", "id")
     if len(value) > _LONGEST_ID:  # the answer repeats it
         raise InvalidInput(f"has {len(value)} characters; at most {_LONGEST_ID} are taken", "id")
     return value
@@ -115,7 +115,10 @@ def _tensors(
 ) -> list[tuple[InputTensor, int]]:
     """The input tensors, each with its place in the body if it is binary."""
     if not isinstance(value, list) or not value:
-        raise InvalidInput("must be a list of tensors, one for each input of the model", "inputs")
+        raise InvalidInput(
+            f"is {excerpt(value)}; it must be a list of tensors, one for each input of the model",
+            "inputs",
+        )
     tensors, at = [], end
     for entry in value:
         tensor, size = InputTensor.read(entry)
@@ -139,7 +142,7 @@ def _outputs(value: Mapping[str, Any], metadata: ModelMetadata) -> Sequence[Requ
     if wanted is None or wanted == []:
         return [RequestedOutput(name, binary) for name in output_names(metadata.task)]
     if not isinstance(wanted, list):
-        raise InvalidInput("must be a list of output tensors", "outputs")
+        raise InvalidInput(f"is {excerpt(wanted)}; it must be a list of tensors", "outputs")
     outputs = [_output(entry, binary, metadata) for entry in wanted]
     if len({output.name for output in outputs}) < len(outputs):
         raise InvalidInput("an output is there twice", "outputs")
@@ -149,7 +152,7 @@ def _outputs(value: Mapping[str, Any], metadata: ModelMetadata) -> Sequence[Requ
 def _output(value: object, binary: bool, metadata: ModelMetadata) -> RequestedOutput:
     names = output_names(metadata.task)
     if not isinstance(value, dict):
-        raise InvalidInput("each output must be an object", "outputs")
+        raise InvalidInput(f"has {excerpt(value)}; each output must be an object", "outputs")
     name = value.get("name")
     if name not in names:
         raise InvalidInput(
@@ -160,7 +163,9 @@ def _output(value: object, binary: bool, metadata: ModelMetadata) -> RequestedOu
     parameters = parameters_of(value, field)
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
-        raise InvalidInput("classification must be a whole number from 0", field)
+        raise InvalidInput(
+            f"classification is {excerpt(classes)}; it must be a whole number from 0", field
+        )
     if classes and (metadata.task != "classification" or name not in NUMBERS["classification"]):
         raise InvalidInput("has no classes to choose from", field)
     return RequestedOutput(name, _flag(parameters, "binary_data", binary, field), classes)
@@ -169,5 +174,5 @@ def _output(value: object, binary: bool, metadata: ModelMetadata) -> RequestedOu
 def _flag(parameters: Mapping[str, Any], key: str, otherwise: bool, field: str) -> bool:
     value = parameters.get(key, otherwise)
     if not isinstance(value, bool):
-        raise InvalidInput(f"{key} must be true or false", field)
+        raise InvalidInput(f"{key} is {excerpt(value)}; it must be true or false", field)
     return value

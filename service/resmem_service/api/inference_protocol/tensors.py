@@ -42,10 +42,12 @@ class InputTensor:
             InvalidInput: it is no tensor, or its sizes disagree.
         """
         if not isinstance(value, dict):
-            raise InvalidInput("each input must be an object", "inputs")
+            raise InvalidInput(f"has {excerpt(value)}; each input must be an object", "inputs")
         name = value.get("name")
         if not isinstance(name, str):
-            raise InvalidInput("each input must have a name", "inputs")
+            raise InvalidInput(
+                f"one is called {excerpt(name)}; each must have a name, a string", "inputs"
+            )
         field = f"inputs.{shortened(name, LONGEST_NAMED)}"
         check_keys(value, _KEYS, field)
         dtype = _dtype(value.get("datatype"), field)
@@ -129,7 +131,8 @@ def _dtype(value: object, field: str) -> np.dtype[Any]:
 def _shape(value: object, field: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not 0 < len(value) <= _MOST_AXES:
         raise InvalidInput(
-            f"must have a shape, a list of at most {_MOST_AXES} axes with that of the batch first",
+            f"has the shape {excerpt(value)}; it must have a shape that is a list of at most "
+            f"{_MOST_AXES} axes with that of the batch first",
             field,
         )
     for axis in value:
