@@ -146,7 +146,7 @@ def test_the_file_named_by_a_flag_wins_over_the_one_named_by_the_environment(
         ("prot = 1", "unknown keys: prot; it may have: admin_keys"),
         ('config = "other.toml"', "unknown keys: config"),
         ("[server]\nport = 1", "unknown keys: server"),
-        ("port = ", "is no TOML"),
+        ("port = ", "is not TOML"),
         ("port = 99999", "port: Input should be less than or equal to 65535"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
         load(config=tmp_path / "none.toml")
     file = tmp_path / "resmem.toml"
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidSettings, match="no TOML"):
+    with pytest.raises(InvalidSettings, match="not TOML"):
         load(config=file)
 
 

@@ -41,11 +41,11 @@ _YOUNG_OBJECTS: Final = 20_000
 
 
 class Fleet(Protocol):
-    """All workers of a service, as one of them knows them."""
+    """All workers of a service, as seen from one of them."""
 
     @property
     def storage(self) -> MetricStorage:
-        """Where this worker counts."""
+        """The storage that this worker counts in."""
 
     @property
     def others_answer(self) -> bool:
@@ -242,7 +242,7 @@ class ResmemApp:
 
     def _load_version(self, model: str) -> tuple[Bundle, Backend]:
         if self.lifecycle.failure is not None or self.lifecycle.draining:
-            raise NotReady("this server is ending")
+            raise NotReady("the server is shutting down")
         bundle = self._store.resolve(model)
         bundle.check()
         return bundle, assemble(bundle, self._settings, self.metrics)
@@ -296,7 +296,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _freeze_heap() -> None:
-    """Spares requests the walks of the garbage collector over what stays: 25 to 40 ms each.
+    """Excludes what lives as long as the service from garbage collection: 25 to 40 ms a run.
 
     And most of those over what they make themselves, nearly all of which goes without its help:
     5 % of a small request's CPU time.

@@ -72,14 +72,14 @@ class MalformedBody(ResmemError):
 
 
 class Unauthorized(ResmemError):
-    """No key, or one that nobody knows."""
+    """The request has no key, or one that is not among those of the settings."""
 
     code = "unauthorized"
     status = 401
 
 
 class Forbidden(ResmemError):
-    """A known key without the scope that the route asks for."""
+    """The key is known, but lacks the scope that the route needs."""
 
     code = "forbidden"
     status = 403
@@ -114,7 +114,7 @@ class RequestTimeout(ResmemError):
 
 
 class ReloadFailed(ResmemError):
-    """The version to bring into service will not do; the one that was served still is."""
+    """The new version cannot be served; the one that was served before still is."""
 
     code = "reload_failed"
     status = 409
@@ -135,7 +135,7 @@ class TooManyRows(ResmemError):
 
 
 class UnsupportedEncoding(ResmemError):
-    """The body has a `Content-Encoding` that nobody here can undo."""
+    """The body has a `Content-Encoding` that is not supported, or several of them."""
 
     code = "unsupported_encoding"
     status = 415
@@ -177,7 +177,7 @@ class HeadTooLarge(ResmemError):
 
 
 class UnknownMethod(ResmemError):
-    """No route has this method, nor will one ever have it."""
+    """The method is not one that any route of this service supports."""
 
     code = "unknown_method"
     status = 501
@@ -205,7 +205,7 @@ class Overloaded(ResmemError):
 
 
 class NotReady(ResmemError):
-    """Still warming up, or draining before the end."""
+    """The service is still loading its model, or is shutting down."""
 
     code = "not_ready"
     status = 503

@@ -61,7 +61,7 @@ Keys = Annotated[tuple[SecretStr, ...], NoDecode]
 def _check_origin(origin: str) -> str:
     if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+", origin):
         raise ValueError(
-            f"{origin!r} is no origin: write it as `https://host` or `https://host:port`, "
+            f"{origin!r} is not an origin: write it as `https://host` or `https://host:port`, "
             "without a path, or `*` for every page"
         )
     return origin
@@ -434,7 +434,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"the settings file {path} cannot be read: {error.strerror}"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"the settings file {path} is no TOML: {error}") from None
+        raise InvalidSettings(f"the settings file {path} is not TOML: {error}") from None
     known = Settings.model_fields.keys() - {"config"}
     unknown = sorted(content.keys() - known)
     if unknown:

@@ -183,7 +183,7 @@ def test_not_before_the_end(digits: FittedModel, start: Start) -> None:
     service.app.lifecycle.drain()
     answer: httpx.Response = service.request("POST", "/admin/reload")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "reload_failed")
-    assert "this server is ending" in answer.json()["error"]["message"]
+    assert "the server is shutting down" in answer.json()["error"]["message"]
     service.app.lifecycle.stop()
     answer = service.request("POST", "/admin/reload")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")

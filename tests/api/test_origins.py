@@ -160,5 +160,5 @@ def test_a_preflight_needs_no_key_and_the_request_does(digits: FittedModel, star
     "wrong", ["page.example", "https://page.example/", "https://a b", "https://"]
 )
 def test_what_is_no_origin_is_no_setting(wrong: str) -> None:
-    with pytest.raises(InvalidSettings, match=r"cors.origins: .*is no origin"):
+    with pytest.raises(InvalidSettings, match=r"cors.origins: .*is not an origin"):
         load(cors_origins=wrong)

@@ -26,13 +26,13 @@ def test_parameters_make_the_rule_of_the_memory() -> None:
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-f", "a b", "x" * 101])
 def test_names_are_folders_and_parts_of_urls(digits: FittedModel, name: str) -> None:
-    with pytest.raises(ValidationError, match="no model name"):
+    with pytest.raises(ValidationError, match="not a model name"):
         changed(digits, name=name)
 
 
 @pytest.mark.parametrize("version", ["0", "01", "-1", "1.0", "latest", ""])
 def test_versions_are_whole_numbers(digits: FittedModel, version: str) -> None:
-    with pytest.raises(ValidationError, match="no version"):
+    with pytest.raises(ValidationError, match="not a version"):
         changed(digits, version=version)
 
 
@@ -40,7 +40,7 @@ def test_versions_are_whole_numbers(digits: FittedModel, version: str) -> None:
 def test_files_stay_in_the_bundle(digits: FittedModel, file: str) -> None:
     """Bundles come from elsewhere too: verifying one must not read beside it."""
     entry = {"sha256": "0" * 64, "bytes": 1}
-    with pytest.raises(ValidationError, match="no path inside a bundle"):
+    with pytest.raises(ValidationError, match="not a path inside a bundle"):
         changed(digits, files={file: entry})
 
 
@@ -74,7 +74,7 @@ def test_a_manifest_without_codecs_is_read(digits: FittedModel) -> None:
 
 @pytest.mark.parametrize("name", ["int8", "top-0", "FLOAT32"])
 def test_residuals_are_in_a_codec_that_there_is(digits: FittedModel, name: str) -> None:
-    with pytest.raises(ValidationError, match="no residual codec"):
+    with pytest.raises(ValidationError, match="not a residual codec"):
         changed(digits, residuals=name)
 
 

@@ -73,9 +73,9 @@ def test_what_is_missing_is_said_with_what_there_is(store: ModelStore, digits: F
         store.resolve("digit")
     with pytest.raises(BundleError, match="has no version 2; it has: 1"):
         store.resolve("digits/2")
-    with pytest.raises(BundleError, match="no version"):
+    with pytest.raises(BundleError, match="not a version"):
         store.resolve("digits/latest")
-    with pytest.raises(BundleError, match="no model name"):
+    with pytest.raises(BundleError, match="not a model name"):
         store.resolve("../digits")
 
 
@@ -99,7 +99,7 @@ def test_a_manifest_must_be_one(store: ModelStore, digits: FittedModel) -> None:
         store.resolve(None)
     (bundle.path / "manifest.json.sha256").unlink()
     manifest.write_text(good[:100])
-    with pytest.raises(CorruptFile, match=r"manifest\.json is no manifest"):
+    with pytest.raises(CorruptFile, match=r"manifest\.json is not a manifest"):
         store.resolve(None)
     manifest.write_text(json.dumps(json.loads(good) | {"format": 2}))
     with pytest.raises(BundleError, match="upgrade the service"):
@@ -108,7 +108,7 @@ def test_a_manifest_must_be_one(store: ModelStore, digits: FittedModel) -> None:
     with pytest.raises(CorruptFile, match="memories: "):
         store.resolve(None)
     manifest.unlink()
-    with pytest.raises(BundleError, match=r"is no bundle: it has no manifest\.json"):
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
         store.resolve(None)
 
 
@@ -142,7 +142,7 @@ def test_a_draft_without_publication_leaves_nothing(store: ModelStore, digits: F
     with store.draft("digits") as draft:
         fill(draft, digits)
     assert sorted(path.name for path in (store.root / "digits").iterdir()) == ["1", "current"]
-    with pytest.raises(BundleError, match="no model name"), store.draft("a/b"):
+    with pytest.raises(BundleError, match="not a model name"), store.draft("a/b"):
         pass
 
 

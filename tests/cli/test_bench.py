@@ -95,7 +95,9 @@ def test_a_body_keeps_its_options(flags: list[str], digits: FittedModel, tmp_pat
 
 
 def test_a_key_that_nobody_knows(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert "401: nobody knows this key" in refused(capsys, *flags[1:], "--api-key", "other")
+    assert "401: the key in the Authorization header is not one" in refused(
+        capsys, *flags[1:], "--api-key", "other"
+    )
 
 
 def test_rows_that_do_not_fit(

@@ -132,7 +132,7 @@ def test_a_fault_of_ours_is_a_traceback_in_the_form_of_the_log(form: str) -> Non
         assert "ZeroDivisionError" in json.loads(line)["exception"]
     else:
         first, *rest = done.stderr.splitlines()
-        assert "critical the process ends of an exception" in first
+        assert "critical the process ends with an exception" in first
         assert rest[-1] == "    ZeroDivisionError: division by zero"
 
 

@@ -89,6 +89,6 @@ def test_residuals_are_stored_in_a_codec_that_there_is(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "--residuals", "int8"])
-    assert "'int8' is no residual codec: float32, float16 or top-M; or auto" in (
+    assert "'int8' is not a residual codec: float32, float16 or top-M; or auto" in (
         capsys.readouterr().err
     )

@@ -152,7 +152,7 @@ def test_leaving(digits: FittedModel, tmp_path: Path) -> None:
     with Server(digits.store, tmp_path, ["--shutdown-delay-s", "3"]) as server:
         assert server.client.get("/readyz").status_code == 200
         server.terminate()
-        server.wait_for("not ready any more")
+        server.wait_for("no longer ready")
         answer = server.client.get("/readyz")
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "not_ready"

@@ -187,7 +187,7 @@ def test_labels_and_outputs_must_fit(tmp_path: Path) -> None:
     path = digits_head(tmp_path / "m.onnx")
     with pytest.raises(BundleError, match="2 classes, but the model has 10 outputs"):
         settle(path, classes=["a", "b"])
-    with pytest.raises(BundleError, match="is no class: use --task regression"):
+    with pytest.raises(BundleError, match="is not a class: use --task regression"):
         settle(path, labelled(Y / 7))
     with pytest.raises(BundleError, match="1 numbers per target, the model gives 10"):
         settle(path, task="regression").targets(labelled(Y / 7))

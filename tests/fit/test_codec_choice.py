@@ -131,7 +131,7 @@ def test_names_must_fit_the_task() -> None:
     assert half is not None
     assert half.name == "float16"
     assert asked_codec("top-10", "classification", 10) is not None
-    with pytest.raises(BundleError, match="'int8' is no residual codec"):
+    with pytest.raises(BundleError, match="'int8' is not a residual codec"):
         asked_codec("int8", "classification", 10)
     with pytest.raises(BundleError, match="top-4 is for classification"):
         asked_codec("top-4", "regression", 10)

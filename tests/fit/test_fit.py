@@ -256,7 +256,7 @@ def test_the_recommended_weight_turns_wrong_answers_right(
         ({"data": "missing.npz"}, "there is no file missing"),
         ({"unseen": "missing.npz"}, "there is no file missing"),
         ({"test": "missing.npz"}, "there is no file missing"),
-        ({"name": "no/name"}, "no model name"),
+        ({"name": "no/name"}, "not a model name"),
         ({"embedding": "nothing"}, "no tensor 'nothing'"),
         ({"embedding_dim": 25}, "--embedding-dim 25: the embedding has 24 axes"),
         ({"outputs": ("x",)}, "no output 'x'"),
@@ -265,7 +265,7 @@ def test_the_recommended_weight_turns_wrong_answers_right(
         ({"target": "z"}, "has no 'z'"),
         ({"max_memories": 1}, "leaves no room"),
         ({"residuals": "top-11"}, "the model has 10 classes only"),
-        ({"residuals": "int8"}, "no residual codec"),
+        ({"residuals": "int8"}, "not a residual codec"),
     ],
 )
 def test_what_cannot_be_fitted_publishes_nothing(

@@ -64,7 +64,9 @@ def test_what_does_not_fit_the_outputs_is_said_with_advice() -> None:
         decide(Y * 7, width=12)
     with pytest.raises(BundleError, match="2 classes, but the model has 10 outputs"):
         decide(Y, classes=["a", "b"])
-    with pytest.raises(BundleError, match=r"the label 0\.5 of row 1 is no class: use --task regr"):
+    with pytest.raises(
+        BundleError, match=r"the label 0\.5 of row 1 is not a class: use --task regr"
+    ):
         decide(np.array([1.0, 0.5]), width=2)
     with pytest.raises(BundleError, match="3 values per label; expected one class per row"):
         decide(np.eye(3), width=3)
@@ -87,7 +89,7 @@ def test_classes_are_read_from_a_file_or_from_the_option(tmp_path: Path) -> None
     assert read_classes("a, b,c") == ["a", "b", "c"]
     with pytest.raises(BundleError, match="neither a file"):
         read_classes("missing.txt")
-    with pytest.raises(BundleError, match="'a' stands there twice"):
+    with pytest.raises(BundleError, match="'a' is named twice"):
         read_classes("a,b,a")
 
 

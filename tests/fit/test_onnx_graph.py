@@ -202,7 +202,7 @@ def test_a_sequence_input_is_refused(tmp_path: Path) -> None:
     kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
     model.graph.input[0].type.CopyFrom(kind)
     onnx.save_model(model, path)
-    with pytest.raises(BundleError, match="input 'image' is no tensor"):
+    with pytest.raises(BundleError, match="input 'image' is not a tensor"):
         read_graph(path)
 
 
@@ -210,7 +210,7 @@ def test_what_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="there is no model"):
         read_graph(tmp_path / "missing.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no protobuf at all")
-    with pytest.raises(BundleError, match=r"bad\.onnx is no ONNX model"):
+    with pytest.raises(BundleError, match=r"bad\.onnx is not an ONNX model"):
         read_graph(tmp_path / "bad.onnx")
     (tmp_path / "empty.onnx").write_bytes(b"")
     with pytest.raises(BundleError, match="no nodes"):

@@ -79,8 +79,8 @@ def test_residuals_of_regression_are_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("targets", "words"),
     [
-        (np.array([0, 3]), "row 1 is no class index below 3"),
-        (np.array([-1, 0]), "row 0 is no class index below 3"),
+        (np.array([0, 3]), "row 1 is not a class index below 3"),
+        (np.array([-1, 0]), "row 0 is not a class index below 3"),
         (np.array([0]), "expected 2 class indices"),
         (np.array([0.0, 1.0]), "expected 2 class indices"),
     ],

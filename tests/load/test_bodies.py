@@ -77,9 +77,9 @@ def test_the_shipped_example_is_a_body() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("{", "no JSON object"),
-        ("[1]", "no JSON object"),
-        ("{}", "no JSON object"),
+        ("{", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        ("{}", "not a JSON object"),
         ('{"inputs": [[1, 2]]}', r"inputs: .*shape"),
     ],
 )

@@ -11,14 +11,14 @@ def answer(status: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-REFUSED = b'{"error":{"code":"unauthorized","message":"nobody knows this key"}}'
+REFUSED = b'{"error":{"code":"unauthorized","message":"the key is unknown"}}'
 WRONG = b'{"error":{"code":"invalid_input","message":"is missing","field":"inputs"}}'
 
 
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (answer("401 Unauthorized", REFUSED), "401: nobody knows this key"),
+        (answer("401 Unauthorized", REFUSED), "401: the key is unknown"),
         (answer("422 Unprocessable", WRONG), "422: inputs: is missing"),
         (answer("502 Bad Gateway", b"<html>"), "502: <html>"),
         (answer("500 Error", b"[]"), r"500: \[\]"),

@@ -114,7 +114,7 @@ def test_a_backup_that_is_killed_leaves_no_backup(taught: Taught, tmp_path: Path
     assert not target.exists()
     left = tmp_path / ".saved.partial"
     assert (left / "segments/00000001/graph.hnsw").exists()
-    with pytest.raises(BundleError, match="is no backup"):
+    with pytest.raises(BundleError, match="is not a backup"):
         BackupManifest.read(left)
     assert saved(taught, target).manifest.memories == 148
     assert not left.exists()
@@ -235,6 +235,6 @@ def test_a_damaged_manifest_of_a_backup_is_named(taught: Taught, tmp_path: Path)
     saved(taught, tmp_path / "saved")
     manifest = tmp_path / "saved" / "backup.json"
     manifest.write_bytes(manifest.read_bytes()[:-10])
-    assert "backup.json is no manifest" in faults(taught, tmp_path / "saved")[0]
-    with pytest.raises(BundleError, match="is no backup"):
+    assert "backup.json is not a manifest" in faults(taught, tmp_path / "saved")[0]
+    with pytest.raises(BundleError, match="is not a backup"):
         faults(taught, tmp_path / "nowhere")

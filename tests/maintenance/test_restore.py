@@ -120,7 +120,7 @@ def test_a_backup_belongs_to_its_bundle(
 
 
 def test_what_is_no_backup_is_refused(taught: Taught, elsewhere: StateFolders) -> None:
-    with pytest.raises(BundleError, match="is no backup"):
+    with pytest.raises(BundleError, match="is not a backup"):
         restored(taught.folders.root, taught.bundle, elsewhere)
 
 

@@ -229,21 +229,21 @@ def test_the_last_of_an_id_wins(digits: FittedModel, tmp_path: Path, state: Path
 
 
 BAD: dict[str, Callable[[dict[str, object]], object]] = {
-    "no JSON": lambda _: "{not json",
-    "no object": lambda _: "[1, 2]",
+    "not JSON": lambda _: "{not json",
+    "not an object": lambda _: "[1, 2]",
     "inputs: is missing": lambda one: {**one, "inputs": None},
     "target: is missing": lambda one: {key: one[key] for key in ("inputs", "id")},
     "has shape": lambda one: {**one, "inputs": [1.0, 2.0]},
     "string": lambda one: {**one, "inputs": ["a"] * 64},
-    "'ten' is no class": lambda one: {**one, "target": "ten"},
-    "10 is no class": lambda one: {**one, "target": 10},
-    "True is no class": lambda one: {**one, "target": True},
+    "'ten' is not a class": lambda one: {**one, "target": "ten"},
+    "10 is not a class": lambda one: {**one, "target": 10},
+    "True is not a class": lambda one: {**one, "target": True},
     "weight: must be a number above 0": lambda one: {**one, "weight": 0},
     "weight: must be a number above 0, at least": lambda one: {**one, "weight": 1e-300},
     "source: must be": lambda one: {**one, "source": "fit"},
     "id: must be": lambda one: {**one, "id": 5},
     "created_ms: must be": lambda one: {**one, "created_ms": "yesterday"},
-    "wieght: is no field": lambda one: {**one, "wieght": 2},
+    "wieght: is not a field": lambda one: {**one, "wieght": 2},
 }
 
 
@@ -270,7 +270,7 @@ def test_a_bad_line_is_named_and_nothing_of_its_batch_kept(
 def test_batches_before_a_bad_line_stay(digits: FittedModel, tmp_path: Path, state: Path) -> None:
     lines: list[object] = [line(digits, row % 800) | {"id": str(row)} for row in range(1100)]
     write(tmp_path / "m.jsonl", [*lines, "{"])
-    with pytest.raises(BundleError, match=r"line 1101: is no JSON.* 1024 memories before"):
+    with pytest.raises(BundleError, match=r"line 1101: is not JSON.* 1024 memories before"):
         imported(digits.bundle, state, tmp_path / "m.jsonl")
     assert len(stored(state)) == 1024
     write(tmp_path / "m.jsonl", lines)
@@ -324,7 +324,7 @@ def test_files_that_cannot_be_read_are_named(
     with pytest.raises(BundleError, match=r"there is no file .*nowhere\.jsonl"):
         imported(digits.bundle, state, tmp_path / "nowhere.jsonl")
     (tmp_path / "m.parquet").write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(BundleError, match=r"m\.parquet is no Parquet file"):
+    with pytest.raises(BundleError, match=r"m\.parquet is not a Parquet file"):
         imported(digits.bundle, state, tmp_path / "m.parquet")
 
 

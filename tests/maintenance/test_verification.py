@@ -224,8 +224,8 @@ def test_leftovers_are_noted_and_are_no_faults(own_store: Taught) -> None:
     assert len(notes) == 4
     assert "notes.txt" in notes[0]
     assert "being built now, or left by a killed process: the next build removes it" in notes[1]
-    assert "00000077 is no part of the state: the next build removes it" in notes[2]
-    assert "lost+found is no part of the state: nothing reads or removes it" in notes[3]
+    assert "00000077 is not a part of the state: the next build removes it" in notes[2]
+    assert "lost+found is not a part of the state: nothing reads or removes it" in notes[3]
     assert faults(own_store) == []
 
 

@@ -267,4 +267,4 @@ def test_workers_that_die_again_and_again(
     settings = load(store=digits.store, state_dir=tmp_path, workers=2, port=0)
     with caplog.at_level(logging.ERROR):
         assert supervise(settings) == 1
-    assert "giving up: workers die again and again" in caplog.text
+    assert "giving up: the workers die repeatedly" in caplog.text

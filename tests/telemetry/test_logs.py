@@ -164,11 +164,11 @@ def test_nobody_to_read_is_no_error(
 
 
 REST = {
-    "an exception": ("raise ValueError('a\\nb')", "the process ends of an exception"),
+    "an exception": ("raise ValueError('a\\nb')", "the process ends with an exception"),
     "a thread": (
         "import threading\ndef fail():\n    raise ValueError('a\\nb')\n"
         "thread = threading.Thread(target=fail); thread.start(); thread.join()",
-        "a thread ended of an exception",
+        "a thread ended with an exception",
     ),
     "a finalizer": (
         "class Failing:\n    def __del__(self):\n        raise ValueError('a\\nb')\nFailing()",

@@ -1,4 +1,4 @@
-"""Refuses on sight what the queue would refuse once it was decoded.
+"""Refuses a request before it is decoded where the queue has no room for it.
 
 Decoding costs nearly as much as serving: a server that decodes what it then refuses has no time
 left for what it accepted.
@@ -13,17 +13,17 @@ _DECAY: Final = 0.99
 
 class _Queue(Protocol):
     def check_room(self, rows: int) -> None:
-        """Raises QueueFull where there is no room for so many rows."""
+        """Raises QueueFull where the queue has no room for this many rows."""
 
 
 class Admission:
-    """Guesses a request's rows from the size of its body; for one endpoint."""
+    """Estimates the rows of one endpoint's requests from the sizes of their bodies."""
 
     def __init__(self) -> None:
         self._row_bytes = 0.0
 
     def check(self, body: bytes, queue: _Queue) -> None:
-        """Passes what the queue may have room for; a guess errs on the side of too few rows.
+        """Lets a body pass if the queue may have room for it; the estimate is rather too low.
 
         Raises:
             QueueFull: even the fewest rows that the body is likely to hold are too many now.
@@ -31,5 +31,5 @@ class Admission:
         queue.check_room(max(1, int(len(body) / self._row_bytes)) if self._row_bytes else 1)
 
     def note(self, body: bytes, rows: int) -> None:
-        """Learns from a request that was decoded: the largest rows of late count."""
+        """Notes the size of a request that was decoded; the largest recent rows count."""
         self._row_bytes = max(len(body) / rows, _DECAY * self._row_bytes)

@@ -1,4 +1,4 @@
-"""Keys and their scopes: who may predict may not thereby teach."""
+"""Keys and their scopes: a key that may predict may not therefore teach."""
 
 import hashlib
 import hmac
@@ -31,22 +31,26 @@ class KeyRing:
         Every key is compared, in constant time, so that the time taken tells nothing about them.
 
         Raises:
-            Unauthorized: no key, or one that nobody knows.
+            Unauthorized: the request has no key, or an unknown one.
             Forbidden: the key is known but lacks the scope.
         """
         if not self._scopes:
             return
         if authorization is None or authorization[: len(_BEARER)].lower() != _BEARER:
-            raise Unauthorized("send a key: `Authorization: Bearer KEY`")
+            raise Unauthorized(
+                "this route needs a key: send the header `Authorization: Bearer KEY`"
+            )
         presented = _digest(authorization[len(_BEARER) :].strip())
         found: set[Scope] = set()
         for digest, scopes in self._scopes:
             if hmac.compare_digest(digest, presented):
                 found = scopes
         if not found:
-            raise Unauthorized("nobody knows this key")
+            raise Unauthorized(
+                "the key in the Authorization header is not one that this service accepts"
+            )
         if scope not in found and "admin" not in found:
-            raise Forbidden(f"this key has not the scope {scope!r}")
+            raise Forbidden(f"the key lacks the scope {scope!r}, which this route needs")
 
 
 def _digest(secret: bytes) -> bytes:

@@ -40,11 +40,11 @@ _MOST_NOT_FINITE: Final = 64
 
 
 class Disconnected(Exception):
-    """The client has gone; nobody waits for an answer."""
+    """The client has disconnected, so that nobody waits for an answer."""
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes, without its `Content-Encoding`.
+    """Reads the whole body, at most `limit` bytes, and undoes its `Content-Encoding`.
 
     Raises:
         BodyTooLarge: `Content-Length` says so, the stream has passed the limit, or what comes out
@@ -91,7 +91,7 @@ async def _joined(message: Message, receive: Receive, limit: int) -> bytes:
 
 
 def _count_nothing(amount: int) -> None:
-    """For servers that count no memory."""
+    """Used with servers that do not count the memory of bodies."""
 
 
 def decode_object(body: bytes, known: Sequence[str]) -> dict[str, object]:
@@ -99,8 +99,8 @@ def decode_object(body: bytes, known: Sequence[str]) -> dict[str, object]:
 
     Raises:
         MalformedBody: the body is not JSON.
-        InvalidInput: it is no object, is nested too deeply, or has a key that is unknown; or it, or
-            the object of the model's inputs, has a key twice. Names the key.
+        InvalidInput: it is not an object, is nested too deeply, or has a key that is unknown; or a
+            key occurs twice in it or in the object of the model's inputs. Names the key.
     """
     value = decode_json(body)
     if not isinstance(value, dict):
@@ -129,8 +129,8 @@ def refuse_repeated_keys(body: bytes, keys: int, end: int | None = None) -> None
         return
     key, top = found[0], found[1] or found[0]
     if key == top:
-        raise InvalidInput("the key is there twice", _key(key))
-    raise InvalidInput(f"the key {excerpt(_key(key))} is there twice in one object", _key(top))
+        raise InvalidInput("the key occurs twice; give it once", _key(key))
+    raise InvalidInput(f"the key {excerpt(_key(key))} occurs twice in one object", _key(top))
 
 
 def decode_json(body: bytes | memoryview) -> object:

@@ -53,7 +53,7 @@ class Stream(Protocol):
 
 
 class Coding(NamedTuple):
-    """Both ways of one coding."""
+    """Compression and decompression of one content coding."""
 
     compress: Callable[[bytes], bytes]
     stream: Callable[[], Stream]
@@ -62,13 +62,13 @@ class Coding(NamedTuple):
 async def expand(
     body: bytes, coding: bytes, limit: int, charge: Callable[[int], None] = lambda _: None
 ) -> bytes:
-    """What a body was before it was put into this `Content-Encoding`.
+    """Decompresses a body that was sent with this `Content-Encoding`.
 
     `charge` is told of the memory that it takes before more is made, and may raise; what it was
     told is not taken back, since the compressed body is in use for as long as the caller keeps it.
 
     Raises:
-        UnsupportedEncoding: nobody here knows the coding, or there are several.
+        UnsupportedEncoding: the coding is unknown, or there are several.
         BodyTooLarge: more than `limit` bytes come out.
         MalformedBody: it is damaged.
     """
@@ -78,7 +78,9 @@ async def expand(
     known = CODINGS.get(name.removeprefix(b"x-"))
     if known is None:
         listed = b", ".join(CODINGS).decode()
-        raise UnsupportedEncoding(f"the body is encoded as {excerpt(name)}; known are: {listed}")
+        raise UnsupportedEncoding(
+            f"the body is encoded as {excerpt(name)}; the known encodings are {listed}"
+        )
     expander = _Expander(known.stream(), body)
     content = BytesIO()  # gives away what was written without a copy
     quick = len(body) <= _QUICK
@@ -100,7 +102,7 @@ async def expand(
 
 
 async def compress(body: bytes, coding: bytes) -> bytes:
-    """A body in one of `CODINGS`."""
+    """Compresses a body with one of `CODINGS`."""
     known = CODINGS[coding]
     if len(body) <= _QUICK:
         return known.compress(body)
@@ -122,7 +124,7 @@ def wished_coding(headers: Iterable[tuple[bytes, bytes]], size: int) -> bytes | 
 
 
 def body_too_large(limit: int) -> BodyTooLarge:
-    """The refusal of a body."""
+    """Makes the error for a body of more than `limit` bytes."""
     return BodyTooLarge(f"the body is over the limit of {limit} bytes")
 
 

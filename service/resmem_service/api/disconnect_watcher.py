@@ -27,7 +27,7 @@ class DisconnectWatcher:
         self._looking = False
 
     async def wait(self, future: "asyncio.Future[T]", receive: Receive) -> T:
-        """The future's result; call it once the body has been read to its end.
+        """Waits for the result of the future; call it once the body has been read to its end.
 
         Raises:
             Disconnected: the client went away first; the future is cancelled.

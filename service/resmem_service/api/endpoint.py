@@ -34,10 +34,10 @@ class Endpoint(ABC):
 
     @abstractmethod
     async def answer(self, scope: Scope, receive: Receive) -> bytes | Content:
-        """The body of the answer, bare where it is JSON; whatever is wrong is raised."""
+        """Answers a request: bytes where the body is JSON, else `Content`; errors are raised."""
 
     async def respond(self, request: Request) -> Response:
-        """The same as a FastAPI route."""
+        """Answers as a route of FastAPI would; used for its documentation."""
         answer = await self.answer(request.scope, request.receive)
         body, headers = answer if isinstance(answer, Content) else (answer, (JSON,))
         names = {name.decode(): value.decode() for name, value in headers}

@@ -67,7 +67,7 @@ class ErrorResponse:
 
 
 def error_body(code: str, message: str, field: str | None) -> bytes:
-    """The contract's body."""
+    """Encodes the body that every error of this API has."""
     error = {"code": code, "message": message}
     if field is not None:
         error["field"] = field
@@ -75,7 +75,7 @@ def error_body(code: str, message: str, field: str | None) -> bytes:
 
 
 def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) -> ErrorResponse:
-    """The answer to any error; what the caller did not cause is logged, not told."""
+    """Makes the response to any error; what the caller did not cause is logged, not sent."""
     if isinstance(error, ResmemError) and error.status != 500:
         if error.status == 507:
             _log.error("%s [request %s]", error, request_id)
@@ -140,7 +140,7 @@ def _misfit(error: Mapping[str, Any]) -> str:
 
 
 def _encodable(text: str, longest: int) -> str:
-    """What a client sent may come back in a message, lone surrogates and all, but no book of it."""
+    """Shortens text that quotes a client, and replaces lone surrogates, which UTF-8 cannot hold."""
     return shortened(text, longest).encode(errors="replace").decode()
 
 

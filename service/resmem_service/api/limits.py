@@ -16,7 +16,7 @@ class RequestLimits:
     max_neighbours: int = 100
 
     def check_rows(self, inputs: object) -> None:
-        """Refuses too many rows before any work is done on them; what is no list passes.
+        """Refuses too many rows before any work is done on them; what is not a list passes.
 
         Raises:
             TooManyRows: more than `max_request_rows`, in any one input.

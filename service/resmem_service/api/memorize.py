@@ -215,7 +215,7 @@ def _is_name(value: object) -> bool:
 def _each(
     values: Sequence[Any], read: Callable[[object], T | None], field: str, what: str
 ) -> list[T]:
-    """Every value read; the first one that `read` has no answer to is refused by its row."""
+    """Reads every value; the first one that `read` returns None for is refused by its row."""
     result = []
     for row, value in enumerate(values):
         one = read(value)

@@ -1,4 +1,4 @@
-"""A memory as its owner may see it, in JSON."""
+"""A stored memory as JSON, for `GET /memories`."""
 
 from datetime import UTC, datetime
 
@@ -28,7 +28,7 @@ def target_of(record: MemoryRecord, metadata: ModelMetadata) -> Target:
 
 
 def memory_json(record: MemoryRecord, metadata: ModelMetadata) -> MemoryJson:
-    """`created` is null for the memories that came with the bundle."""
+    """Makes the JSON object of a memory; `created` is null for those of the bundle."""
     created = None
     if record.created_ms is not None:
         stamp = datetime.fromtimestamp(record.created_ms / 1000, UTC)

@@ -145,7 +145,7 @@ class RequestMiddleware:
             self._count(route, method, reply.status or _CLIENT_GONE)
 
     def _request_id(self, own: bytes) -> str:
-        """The request's id: the client's, or one of ours."""
+        """Returns the id that the client sent, if it is usable, else a new one."""
         if own and len(own) <= _LONGEST_ID and own.isascii() and own.decode().isprintable():
             return own.decode()
         return f"{self._run}-{next(self._numbers):x}"
@@ -158,7 +158,7 @@ class RequestMiddleware:
 
 
 class _Reply:
-    """The way back to the client; remembers which status went out."""
+    """Sends the response to the client, and remembers its status."""
 
     __slots__ = ("_lifecycle", "_request_id", "_scope", "_send", "shared", "status")
 

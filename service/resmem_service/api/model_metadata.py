@@ -15,7 +15,7 @@ Facts = Mapping[str, object]
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Who the model is, what it takes and what its answers mean."""
+    """Name and version of the model, its inputs, and what its outputs mean."""
 
     name: str
     version: str

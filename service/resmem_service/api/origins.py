@@ -1,4 +1,4 @@
-"""Which web pages may use the service from a browser, and what a body may be said to be.
+"""Checks which web pages may use the service from a browser, and the content type of bodies.
 
 A page of any site can have a browser send a form, or text, to a server on its user's machine or
 network, which trusts whoever reaches it. It cannot hide where it is from: a browser names the
@@ -86,10 +86,10 @@ class Origins:
 
 
 def check_media_type(content_type: bytes, *, binary: bool) -> None:
-    """Lets a body pass that is said to be JSON; `binary`: or to be bytes.
+    """Lets a body pass whose content type is JSON or, where `binary`, bytes.
 
     Raises:
-        UnsupportedMediaType: it is said to be something else, such as what forms send.
+        UnsupportedMediaType: it has another content type, such as those of forms.
     """
     if content_type == _PLAIN_JSON:
         return
@@ -98,8 +98,8 @@ def check_media_type(content_type: bytes, *, binary: bool) -> None:
         return
     also = f" or {_BINARY.decode()}" if binary else ""
     raise UnsupportedMediaType(
-        f"the body is said to be {excerpt(kind, 200)}; send it as `content-type: application/json`"
-        f"{also} (curl: -H 'content-type: application/json')"
+        f"the Content-Type of the body is {excerpt(kind, 200)}; send JSON as "
+        f"`content-type: application/json`{also} (curl: -H 'content-type: application/json')"
     )
 
 

@@ -31,7 +31,7 @@ Column = tuple[str, Iterable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of the predictions a request wants."""
+    """The parts of the predictions that a request asks for."""
 
     fields: frozenset[str]
     neighbours: int = 0
@@ -41,7 +41,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A memory that had a say in a prediction."""
+    """A memory that took part in a prediction."""
 
     record: MemoryRecord
     distance: float

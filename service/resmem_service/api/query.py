@@ -19,7 +19,7 @@ def check_query(query: str, known: Collection[str]) -> None:
     would not count, and an unescaped `?` in the id of a memory would name another memory.
 
     Raises:
-        InvalidInput: a parameter is not in `known`, or is there twice; names it.
+        InvalidInput: a parameter is not in `known`, or is given twice; names it.
         MalformedRequest: the query is not UTF-8 once its escapes are decoded.
     """
     if not query:
@@ -39,4 +39,4 @@ def check_query(query: str, known: Collection[str]) -> None:
                 name,
             )
         if name in names[:number]:
-            raise InvalidInput("the query parameter is there twice", name)
+            raise InvalidInput("the query parameter is given twice", name)

@@ -79,7 +79,7 @@ class MemoryUsed(_Body):
 
 
 class LabelAndScores(_Body):
-    """What the base model says alone."""
+    """The prediction of the base model alone."""
 
     label: str
     scores: list[float]
@@ -95,7 +95,7 @@ class TopClass(_Body):
 
 
 class NeighbourBody(_Body):
-    """A memory that had a say, the nearest first."""
+    """A memory that took part in the prediction; the nearest one comes first."""
 
     id: str
     distance: float = Field(description="Euclidean distance between the embeddings.")
@@ -201,7 +201,7 @@ class MemoriesBody(_Body):
 
 
 class ForgottenBody(_Body):
-    """They are gone from the next prediction at once."""
+    """The memories are forgotten: the next prediction does not use them."""
 
     forgotten: int
     memory: MemoryState
@@ -216,7 +216,7 @@ class InputBody(_Body):
 
 
 class EmbeddingBody(_Body):
-    """The space in which neighbours are near."""
+    """The embedding space in which neighbours are searched."""
 
     dim: int
     metric: str
@@ -246,7 +246,7 @@ class MemoryLimits(_Body):
 
 
 class MemoryStatus(_Body):
-    """The memory now."""
+    """The current state of the memory."""
 
     size: int
     revision: int
@@ -300,14 +300,14 @@ class DegradationBody(_Body):
 
 
 class HealthBody(_Body):
-    """Requests are answered; where something is amiss all the same, it is named."""
+    """Requests are answered; `degraded` names what is damaged or does not work all the same."""
 
     status: Literal["ok", "ready"]
     degraded: list[DegradationBody] | None = None
 
 
 class ErrorDetail(_Body):
-    """What is wrong, and where."""
+    """What is wrong with the request, and in which field."""
 
     code: str
     message: str
@@ -315,7 +315,7 @@ class ErrorDetail(_Body):
 
 
 class ErrorBody(_Body):
-    """The body of every answer that is no success."""
+    """The body of every error response."""
 
     model_config = ConfigDict(
         json_schema_extra={

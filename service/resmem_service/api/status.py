@@ -1,4 +1,4 @@
-"""What the service says of itself: `/model`, `/healthz`, `/readyz`, `/metrics`."""
+"""The routes that describe the service: `/model`, `/healthz`, `/readyz`, `/metrics`."""
 
 import asyncio
 

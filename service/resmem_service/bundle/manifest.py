@@ -47,7 +47,7 @@ def model_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no model name: up to 100 letters, digits, '.', '_' and '-', "
+            f"{name!r} is not a model name: up to 100 letters, digits, '.', '_' and '-', "
             "beginning with a letter or digit"
         )
     return name
@@ -60,7 +60,7 @@ def version_number(version: str) -> str:
         ValueError: it is something else.
     """
     if not _VERSION.fullmatch(version):
-        raise ValueError(f"{version!r} is no version: they are the whole numbers from 1")
+        raise ValueError(f"{version!r} is not a version: they are the whole numbers from 1")
     return version
 
 
@@ -68,7 +68,7 @@ def inside(name: str) -> str:
     """A path that stays in the bundle's folder, wherever the bundle came from."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
-        raise ValueError(f"{name!r} is no path inside a bundle")
+        raise ValueError(f"{name!r} is not a path inside a bundle")
     return name
 
 

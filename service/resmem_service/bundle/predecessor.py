@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """An older version that was taught."""
+    """An older version that has memories added online."""
 
     version: str
     memories: int

@@ -51,7 +51,7 @@ class Bundle:
         try:
             manifest = Manifest.model_validate_json(file.read_bytes())
         except FileNotFoundError:
-            raise BundleError(f"{path} is no bundle: it has no {_MANIFEST}") from None
+            raise BundleError(f"{path} is not a bundle: it has no {_MANIFEST}") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
@@ -60,7 +60,7 @@ class Bundle:
                     f"{file} has a format that this version of resmem-service does not read: "
                     "upgrade the service, or fit the bundle again"
                 ) from error
-            raise CorruptFile(f"{file} is no manifest: {where}: {first['msg']}") from error
+            raise CorruptFile(f"{file} is not a manifest: {where}: {first['msg']}") from error
         return cls(path, manifest)
 
     @property

@@ -81,7 +81,7 @@ def _answer(words: Sequence[str]) -> int:
     except OSError as error:
         _drop_output()
         complain(form, described(error))
-        _log.debug("this is where it came from", exc_info=error)
+        _log.debug("traceback of the error above", exc_info=error)
         return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED

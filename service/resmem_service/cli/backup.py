@@ -76,7 +76,7 @@ def run_restore(args: Namespace, settings: Settings) -> int:
     """Restore; 1 where a fault of the backup is left.
 
     Raises:
-        ResmemError: it is no backup of this bundle, or there is a state already.
+        ResmemError: it is not a backup of this bundle, or there is a state already.
     """
     from resmem_service.maintenance.restore import restore
     from resmem_service.place import find_place

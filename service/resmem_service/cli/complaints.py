@@ -1,4 +1,4 @@
-"""What a command says when it cannot do its work: one line, in the form that the log has.
+"""Error messages of commands: one line, in the format that the log has.
 
 The settings may be what is wrong, so the form is looked up without them, as far as it can be known.
 """

@@ -44,7 +44,7 @@ def declare_import(parser: ArgumentParser) -> None:
     add(
         "--skip-bad",
         action="store_true",
-        help="pass over what is no memory of this bundle, and name it, instead of stopping there",
+        help="skip and name entries that are not memories of this bundle; by default stop there",
     )
     parser.set_defaults(run=run_import)
 

@@ -127,7 +127,7 @@ class BasePass:
         """Run labelled rows through the base; their logits go to a file.
 
         Raises:
-            BundleError: a target that is no class or not L numbers, a row that the model refuses.
+            BundleError: a target is neither a class nor L numbers, or the model refuses a row.
             OSError: the disk refused.
         """
         targets = self.targets(labelled)

@@ -33,7 +33,7 @@ def read_classes(option: str) -> list[str]:
         )
     for name in names:
         if names.count(name) > 1:
-            raise BundleError(f"--classes {option}: {name!r} stands there twice")
+            raise BundleError(f"--classes {option}: {name!r} is named twice")
     return names
 
 
@@ -129,7 +129,7 @@ class Labels:
         """Class indices `[n]`.
 
         Raises:
-            BundleError: a label that is no class; names its row.
+            BundleError: a label that is not a class; names its row.
         """
         labels = _plain(targets, source)
         if self.by_index and labels.dtype.kind in "iu":
@@ -165,7 +165,7 @@ def _plain(targets: NDArray[Any], source: str) -> NDArray[Any]:
         if not whole.all():
             row = int(np.logical_not(whole).argmax())
             raise BundleError(
-                f"{source}: the label {targets[row]} of row {row} is no class: use "
+                f"{source}: the label {targets[row]} of row {row} is not a class: use "
                 "--task regression"
             )
     return targets.astype(np.int64)

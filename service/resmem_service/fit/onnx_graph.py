@@ -121,9 +121,9 @@ def read_graph(
     try:
         model = onnx.load(path)
     except Exception as error:  # onnx, protobuf and the file system each have their own
-        raise BundleError(f"{path} is no ONNX model that can be read: {error}") from error
+        raise BundleError(f"{path} is not an ONNX model that can be read: {error}") from error
     if not model.graph.node or not model.graph.output:
-        raise BundleError(f"{path} is no ONNX model: it has no nodes or no outputs")
+        raise BundleError(f"{path} is not an ONNX model: it has no nodes or no outputs")
     graph = OnnxGraph(model.graph)
     inputs = tuple(_spec(value) for value in graph.inputs)
     if not inputs:
@@ -139,7 +139,7 @@ def read_graph(
 def _spec(value: ValueInfoProto) -> TensorSpec:
     name, tensor = value.name, value.type.tensor_type
     if not value.type.HasField("tensor_type") or tensor.elem_type == TensorProto.UNDEFINED:
-        raise BundleError(f"input {name!r} is no tensor: only tensors can be served")
+        raise BundleError(f"input {name!r} is not a tensor: only tensors can be served")
     if not tensor.HasField("shape") or not tensor.shape.dim:
         raise BundleError(
             f"input {name!r} declares no batch axis: export the model with shapes, the batch first"

@@ -175,7 +175,7 @@ def _open(path: Path, provider: Provider, threads: int) -> ort.InferenceSession:
     try:
         session = ort.InferenceSession(str(path), options, providers=names)
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise BundleError(f"{path} is no model that can run: {_first_line(error)}") from error
+        raise BundleError(f"{path} is not a model that can run: {_first_line(error)}") from error
     used = session.get_providers()[0]
     if provider != "auto" and used != _PROVIDERS[provider]:
         raise ProviderUnavailable(

@@ -91,7 +91,7 @@ class BatchQueue(Generic[R, T]):
         """Cut the next batch, at most `room` rows of one signature, from the line whose turn it is.
 
         Returns its parts, at most one of a request, and the requests dropped because their caller
-        gave up. Requests that have failed already are forgotten without a word. No parts means that
+        gave up. Requests that have failed already are removed and not returned. No parts means that
         this line held nothing else; others may.
         """
         if not self._lines:

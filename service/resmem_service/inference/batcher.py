@@ -52,9 +52,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.max_batch_rows < 1 or self.max_queue_rows < 1:
-            raise ValueError("a batch and a queue hold at least 1 row")
+            raise ValueError("max_batch_rows and max_queue_rows must be at least 1")
         if not (self.max_delay_ms >= 0 and self.max_inline_ms >= 0):
-            raise ValueError("no time is negative")
+            raise ValueError("max_delay_ms and max_inline_ms must not be negative")
 
 
 class Batcher(Generic[R, T]):
@@ -122,7 +122,7 @@ class Batcher(Generic[R, T]):
             RuntimeError: no loop runs, or the batcher was started before.
         """
         if self._loop is not None:
-            raise RuntimeError("a batcher starts once")
+            raise RuntimeError("the batcher was started already")
         self._loop = asyncio.get_running_loop()
         self._thread = Thread(
             target=self._work, args=(self._loop,), name="resmem-batch", daemon=True

@@ -93,7 +93,7 @@ class Learner:
             NotReady: the memory is closed.
         """
         if self._rows and self._rows + len(examples) > self._max_rows:
-            raise QueueFull("the journal does not keep up; retry later")
+            raise QueueFull("the disk does not keep up with what is memorized; retry later")
         loop = asyncio.get_running_loop()
         request = _Request(examples, loop.create_future(), time.monotonic())
         if not self._waiting and not self._committing:

@@ -24,7 +24,7 @@ _LISTS: Final = frozenset({list, tuple})
 
 
 def explain(value: object, bad: int, dtype: str, shape: Shape) -> str:
-    """Say why a value is no array `[n, *shape]` of `dtype`; row `bad` is the first at fault."""
+    """Say why a value is not an array `[n, *shape]` of `dtype`; row `bad` is the first at fault."""
     wanted = _wanted(dtype, shape)
     if isinstance(value, np.ndarray) and value.ndim:
         if value.shape[0] == 0:
@@ -76,7 +76,7 @@ def _shape_of(row: object) -> tuple[int, ...] | None:
 
 
 def _ragged(row: Any, have: tuple[int, ...]) -> str | None:
-    """Why nested lists have not, in all of their elements, the shape of the first ones.
+    """Says which element of nested lists differs in shape from the first ones.
 
     Each element is looked at once, and none below one that differs.
     """

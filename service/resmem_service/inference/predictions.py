@@ -1,4 +1,4 @@
-"""What the service says to rows: base, correction, scores, and the memory that had a say."""
+"""Predictions for rows: base, correction, scores, and the state of the memory they used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -198,7 +198,7 @@ def _is_finite(output: NDArray[np.float32]) -> bool:
 
 
 def _uncorrected(base: NDArray[np.float32], embeddings: NDArray[np.float32]) -> Predictions:
-    """What the base says of rows that no memory was asked about."""
+    """Makes predictions of the base alone, for rows that are not searched for in the memory."""
     none = (len(base), 0)
     correction = Correction(
         np.zeros_like(base), np.zeros(none, np.int64), np.zeros(none), np.zeros(none)

@@ -61,7 +61,7 @@ def residuals(base: NDArray[np.float32], targets: NDArray[Any], task: Task) -> N
         return difference
     if targets.shape != (rows,) or targets.dtype.kind not in "iu":
         raise InvalidInput(f"expected {rows} class indices", "targets")
-    _refuse_first((targets < 0) | (targets >= width), f"is no class index below {width}")
+    _refuse_first((targets < 0) | (targets >= width), f"is not a class index below {width}")
     result = np.negative(base)
     result[np.arange(rows), targets] += np.float32(1.0)
     return result

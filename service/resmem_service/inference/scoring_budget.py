@@ -12,7 +12,7 @@ _MOST_SAVED: Final = 64.0
 
 
 class ScoringBudget:
-    """Small requests are scored whole, of larger ones a sample.
+    """Decides how many rows of a request are scored: all of a small one, a sample of others.
 
     To search for a row takes many times what it takes to learn it, and nobody needs more than some
     hundred losses a second to see whether the memory helps.
@@ -24,7 +24,7 @@ class ScoringBudget:
         self._looked = clock()
 
     def step(self, rows: int) -> int:
-        """Every how manieth of a request's rows to score; 1 up to 16 rows."""
+        """Returns n where every n-th row of a request is to be scored; 1 for up to 16 rows."""
         if rows <= _ROWS_PER_REQUEST:
             return 1
         now = self._clock()

@@ -46,7 +46,7 @@ def read_body(path: Path, specs: Sequence[TensorSpec]) -> tuple[Rows, dict[str, 
     """The rows of a file that holds a body of `POST /predict`, and its other keys.
 
     Raises:
-        LoadFailed: there is no such file, it is no such body, or does not fit the model.
+        LoadFailed: there is no such file, it is not such a body, or does not fit the model.
     """
     try:
         body = orjson.loads(path.read_bytes())
@@ -54,7 +54,7 @@ def read_body(path: Path, specs: Sequence[TensorSpec]) -> tuple[Rows, dict[str, 
     except OSError as error:
         raise LoadFailed(f"{path} cannot be read: {error.strerror}", "data") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise LoadFailed(f"{path} is no JSON object with `inputs`", "data") from None
+        raise LoadFailed(f"{path} is not a JSON object with `inputs`", "data") from None
     try:
         return Rows.convert(inputs, specs), body
     except InvalidInput as error:

@@ -261,7 +261,7 @@ class _Generator:
 
 
 def _said(error: OSError) -> str:
-    """The system's words for it."""
+    """Returns the operating system's message for an error."""
     return error.strerror or str(error) or type(error).__name__
 
 

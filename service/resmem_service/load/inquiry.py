@@ -30,7 +30,7 @@ class ModelFacts:
         """Take them from the decoded body.
 
         Raises:
-            KeyError, TypeError, ValueError: it is no such body.
+            KeyError, TypeError, ValueError: it is not such a body.
         """
         inputs = [
             TensorSpec(one["name"], one["dtype"], tuple(one["shape"])) for one in metadata["inputs"]

@@ -1,4 +1,4 @@
-"""What to send, and how it follows one another."""
+"""What to send, and at which times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class Load:
 
     def __post_init__(self) -> None:
         if not self.requests or self.connections < 1:
-            raise ValueError("a load has at least one request and one connection")
+            raise ValueError("a load needs at least one request and one connection")
         if not (self.seconds > 0 and self.timeout_s > 0 and self.warmup_s >= 0):
-            raise ValueError("a load takes some time")
+            raise ValueError("the duration of a load must be above 0")
         if self.rate is not None and not self.rate > 0:
-            raise ValueError("a rate is positive")
+            raise ValueError("the rate of a load must be above 0")

@@ -34,9 +34,9 @@ class Target:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise LoadFailed(f"{url!r} is no URL: {error}", "url") from None
+            raise LoadFailed(f"{url!r} is not a URL: {error}", "url") from None
         if parts.scheme not in _PORTS or not parts.hostname:
-            raise LoadFailed(f"{url!r} is no URL; expected http://HOST:PORT", "url")
+            raise LoadFailed(f"{url!r} is not a URL; expected http://HOST:PORT", "url")
         if parts.username is not None or parts.query or parts.fragment:
             raise LoadFailed(f"{url!r} has more than a host, a port and a path", "url")
         return cls(

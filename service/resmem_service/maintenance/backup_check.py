@@ -18,7 +18,7 @@ def check_backup(folder: Path, bundle: Bundle, progress: Progress) -> Iterator[F
     """Every checksum of a backup, and every row in it.
 
     Raises:
-        BundleError: it is no backup, or one of another bundle.
+        BundleError: it is not a backup, or one of another bundle.
     """
     try:
         manifest = BackupManifest.read(folder)

@@ -43,11 +43,11 @@ class BackupManifest(BaseModel):
         try:
             return cls.model_validate_json(file.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            raise BundleError(f"{folder} is no backup: it has no {_NAME}") from None
+            raise BundleError(f"{folder} is not a backup: it has no {_NAME}") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise CorruptFile(f"{file} is no manifest: {where}: {first['msg']}") from error
+            raise CorruptFile(f"{file} is not a manifest: {where}: {first['msg']}") from error
 
     def write(self, folder: Path) -> None:
         """Puts it into a backup."""

@@ -61,7 +61,7 @@ def check_bundle(bundle: Bundle, advance: Callable[[int], None]) -> Iterator[Fin
     known = {_MANIFEST, f"{_MANIFEST}.sha256", *bundle.manifest.files}
     for path in sorted(bundle.path.rglob("*")):
         if path.is_file() and path.relative_to(bundle.path).as_posix() not in known:
-            yield Finding("note", subject, f"{path} is no part of it")
+            yield Finding("note", subject, f"{path} is not a part of it")
 
 
 def _check_memories(bundle: Bundle) -> SealedSegment:

@@ -147,7 +147,7 @@ class _Run:
 
     def _load(self, entry: Entry) -> PortableMemory:
         if isinstance(entry.value, Exception):
-            raise InvalidInput(f"is no JSON: {entry.value}")
+            raise InvalidInput(f"is not JSON: {entry.value}")
         return self._form.load(entry.value)
 
     def _refuse(self, entry: Entry, noun: str, error: InvalidInput) -> None:

@@ -23,7 +23,7 @@ class ParquetReader:
     """Iterates over the rows.
 
     Raises:
-        BundleError: it is no Parquet file.
+        BundleError: it is not a Parquet file.
         OSError: there is none.
     """
 
@@ -35,7 +35,7 @@ class ParquetReader:
         try:
             self._file = pq.ParquetFile(path)
         except pa.ArrowException as error:
-            raise BundleError(f"{path} is no Parquet file: {error}") from error
+            raise BundleError(f"{path} is not a Parquet file: {error}") from error
         self.total = self._file.metadata.num_rows
 
     def __iter__(self) -> Iterator[Entry]:

@@ -101,11 +101,11 @@ class PortableFormat:
             InvalidInput: naming the field at fault.
         """
         if not isinstance(value, Mapping):
-            raise InvalidInput("is no object with the fields of a memory")
+            raise InvalidInput("is not an object with the fields of a memory")
         unknown = sorted(value.keys() - _KEYS)
         if unknown:
             raise InvalidInput(
-                f"is no field of a memory; those are: {', '.join(sorted(_KEYS))}", unknown[0]
+                f"is not a field of a memory; those are: {', '.join(sorted(_KEYS))}", unknown[0]
             )
         for key in ("inputs", "target"):
             if value.get(key) is None:
@@ -166,7 +166,7 @@ class PortableFormat:
         if manifest.classes is not None:
             index = self._indexes.get(target) if isinstance(target, str) else target
             if type(index) is not int or not 0 <= index < manifest.outputs:
-                raise InvalidInput(f"{target!r} is no class, nor the index of one", "target")
+                raise InvalidInput(f"{target!r} is not a class, nor the index of one", "target")
             return index
         numbers = [target] if not isinstance(target, list) else target
         return _floats(numbers, manifest.outputs, "target")

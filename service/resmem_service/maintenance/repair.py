@@ -58,7 +58,7 @@ def repair(
 
     Raises:
         CorruptFile: the journal itself is damaged; a backup must be restored.
-        JournalUnavailable: it cannot be written, or the lock was not to be had.
+        JournalUnavailable: it cannot be written, or another process held the lock.
     """
     with open_snapshot(folders.journal):
         pass  # opening to write would make a journal where there is none

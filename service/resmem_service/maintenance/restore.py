@@ -42,7 +42,7 @@ def restore(
         progress: told how far it has come.
 
     Raises:
-        BundleError: it is no backup of this bundle, a state is there, or is being served.
+        BundleError: it is not a backup of this bundle, a state is there, or is being served.
         CorruptFile: the backup's journal is damaged.
     """
     manifest = BackupManifest.read(source)

@@ -148,7 +148,7 @@ def _leftovers(folders: StateFolders, audit: StateAudit) -> Iterator[Finding]:
     paths = set(folders.segments.iterdir()) if folders.segments.is_dir() else set()
     swept = set(folders.made_here()) if paths else set()
     for path in sorted(paths - named):
-        what = "is no part of the state"
+        what = "is not a part of the state"
         if path == folders.building:
             what = "is a segment being built now, or left by a killed process"
         future = "the next build removes it" if path in swept else "nothing reads or removes it"

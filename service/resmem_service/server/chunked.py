@@ -97,4 +97,4 @@ class ChunkedBody:
         elif not line:
             self._expected = _Expected.NOTHING
         elif _TRAILER.fullmatch(line) is None:
-            raise MalformedRequest("a line after the last chunk is no header")
+            raise MalformedRequest("a line after the last chunk is not a header")

@@ -60,7 +60,7 @@ class Control:
 
     @property
     def storage(self) -> MetricStorage:
-        """Where this worker counts."""
+        """The storage that this worker counts in."""
         return self._storage
 
     @property
@@ -152,4 +152,4 @@ class Control:
         try:
             self._connection.send(message)
         except OSError:  # its end is noticed where messages are read
-            _log.debug("nobody was told of %s", message)
+            _log.debug("the supervisor is gone, so %s was not sent", message)

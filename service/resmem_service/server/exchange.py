@@ -243,7 +243,9 @@ class Exchange:
             Overloaded: there is no memory for them.
         """
         if amount > 0 and not self._budget.take(amount, self.charged):
-            raise Overloaded("the bodies of other requests take all memory; try again")
+            raise Overloaded(
+                "the bodies of other requests take all of max_inflight_bytes; try again later"
+            )
         if amount < 0:
             self._budget.give_back(-amount)
         self.charged += amount

@@ -117,10 +117,10 @@ def parse_head(raw: bytes) -> Head:
     method, target, major, minor = match.groups()
     if (major, minor) not in ((b"1", b"1"), (b"1", b"0")):
         raise HttpVersionNotSupported(
-            f"HTTP/{major.decode()}.{minor.decode()} is not spoken here; use HTTP/1.1"
+            f"HTTP/{major.decode()}.{minor.decode()} is not supported; use HTTP/1.1"
         )
     if method not in _METHODS:
-        raise UnknownMethod(f"the method {method[:40].decode()!r} is not known here")
+        raise UnknownMethod(f"the method {method[:40].decode()!r} is not supported by any route")
     if raw.count(b"\r\n") - 2 > MOST_HEADERS:
         raise HeadTooLarge(f"the request has more than {MOST_HEADERS} headers")
     headers = _headers(raw)
@@ -186,7 +186,7 @@ def _path_and_query(target: bytes) -> tuple[bytes, bytes]:
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserError as error:
-        raise MalformedRequest(f"the target of the request is no URL: {error}") from None
+        raise MalformedRequest(f"the target of the request is not a URL: {error}") from None
     return url.path or b"/", url.query or b""
 
 

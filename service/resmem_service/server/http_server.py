@@ -67,7 +67,10 @@ class HttpServer(uvicorn.Server):
         self._why = why
         self._app.lifecycle.drain()
         if delay_s:
-            _log.info("not ready any more", extra=fields(signal=why, shutdown_delay_s=delay_s))
+            _log.info(
+                "no longer ready",
+                extra=fields(signal=why, shutdown_delay_s=delay_s),
+            )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn once its loop runs."""

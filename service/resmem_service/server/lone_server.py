@@ -95,5 +95,5 @@ class LoneServer(HttpServer):
 
 def _end_now(status: int, why: str) -> None:
     """Ends the process; what was acknowledged is on the disk."""
-    _log.warning("ended without more ado: %s", why)
+    _log.warning("ended at once, without draining: %s", why)
     os._exit(status)

@@ -1,4 +1,4 @@
-"""All that a supervisor and its workers say to each other, pickled, over a pipe of their own."""
+"""The messages between a supervisor and its workers, pickled, over a pipe for each worker."""
 
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """To a worker, who says with the same number how it went."""
+    """A command to a worker, which replies with an `OrderResult` of the same number."""
 
     number: int
     what: Prepare | Commit | Abandon
@@ -66,7 +66,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Answer what is under way, then end."""
+    """Tells a worker to answer the requests under way, then to end."""
 
     why: str
     delay_s: float = 0.0
@@ -75,7 +75,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class ReloadOutcome:
-    """To a worker: how the reload went that it asked for under this number."""
+    """The reply to a worker's `ReloadAsked` of this number: how the reload went."""
 
     number: int
     reloaded: Reloaded | None
@@ -97,7 +97,7 @@ class ReloadAsked:
 
 @dataclass(frozen=True, slots=True)
 class OrderResult:
-    """To the order of this number."""
+    """A worker's reply to the `Order` of this number."""
 
     number: int
     refusal: str | None = None

@@ -598,7 +598,9 @@ def _address(name: object) -> tuple[str, int] | None:
 
 
 def _overloaded() -> Overloaded:
-    return Overloaded("the bodies of other requests take all memory; try again")
+    return Overloaded(
+        "the bodies of other requests take all of max_inflight_bytes; try again later"
+    )
 
 
 def _too_many_connections() -> TooManyConnections:

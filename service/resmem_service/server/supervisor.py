@@ -57,7 +57,7 @@ def supervise(settings: Settings) -> int:
 
 
 class Supervisor:
-    """Runs until told to stop, or until there is no hope. Serves no request itself."""
+    """Runs until it is told to stop, or until workers die repeatedly; serves no request itself."""
 
     def __init__(self, settings: Settings, served: str, listener: socket.socket) -> None:
         """`served` is the version to begin with, `name/version`."""
@@ -143,7 +143,7 @@ class Supervisor:
             if not self._was_ready.is_set() and end.status == str(_CANNOT_SERVE):
                 self._stop(_CANNOT_SERVE, "a worker cannot serve, its log says why")
             elif short_lives >= _MOST_SHORT_LIVES and not self._ready_lives():
-                _log.error("giving up: workers die again and again, the log says of what")
+                _log.error("giving up: the workers die repeatedly; the lines above say why")
                 self._stop(1, "giving up")
             elif short_lives > 1:
                 await self._pause(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**short_lives))

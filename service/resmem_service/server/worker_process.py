@@ -124,7 +124,7 @@ class WorkerProcess:
                 return
         except OSError:
             pass
-        _log.debug("worker %d has not got %s", self.worker, message)
+        _log.debug("worker %d did not receive %s", self.worker, message)
 
     def tell(self, what: Prepare | Commit | Abandon) -> int:
         """Gives an order; the number that the answer will have."""

@@ -142,7 +142,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _known(value: object) -> object:
-    """The value as JSON has it: null for NaN and infinity, text for what is no number or text."""
+    """Returns a value that JSON can hold: null for NaN and infinity, text for other objects."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -172,7 +172,7 @@ def _on_exception(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     if not issubclass(kind, KeyboardInterrupt):
-        _log.critical("the process ends of an exception", exc_info=(kind, error, trace))
+        _log.critical("the process ends with an exception", exc_info=(kind, error, trace))
 
 
 def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
@@ -180,7 +180,7 @@ def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
         return
     error = args.exc_value or args.exc_type()
     _log.error(
-        "a thread ended of an exception",
+        "a thread ended with an exception",
         exc_info=(args.exc_type, error, args.exc_traceback),
         extra=fields(thread=None if args.thread is None else args.thread.name),
     )

@@ -1,4 +1,4 @@
-"""Where counts are kept: in this process, or in memory that all workers of a service share."""
+"""Storage of metrics: in this process, or in memory that all workers of a service share."""
 
 import mmap
 import os
@@ -74,7 +74,7 @@ class MetricTable:
         self.values[worker, Gauge.LOADING] = 1.0
 
     def ended(self, worker: int) -> None:
-        """Clears the gauges of a worker that is no more."""
+        """Clears the gauges of a worker that has ended."""
         self.values[worker, : len(Gauge)] = 0.0
 
     def restarted(self, worker: int, why: Restart) -> None:

@@ -106,7 +106,7 @@ def test_sizes_are_what_the_names_say() -> None:
 
 @pytest.mark.parametrize("name", ["", "float64", "top-0", "top-", "top", "top-1x"])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="no residual codec"):
+    with pytest.raises(ValueError, match="not a residual codec"):
         ResidualCodec.named(name)
 
 

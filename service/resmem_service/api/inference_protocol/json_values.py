@@ -10,7 +10,7 @@ __all__ = ["check_keys", "parameters_of"]
 
 
 def check_keys(value: Mapping[str, Any], known: Set[str], field: str | None) -> None:
-    """Refuses keys that the protocol does not have: a misspelt one would go unnoticed.
+    """Refuses keys that the protocol does not define, so that a misspelt one is noticed.
 
     Raises:
         InvalidInput: naming the key.

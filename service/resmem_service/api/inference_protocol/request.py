@@ -126,7 +126,7 @@ def _tensors(
         tensors.append((tensor, at))
         at += size
     if len({tensor.name for tensor, _ in tensors}) < len(tensors):
-        raise InvalidInput("an input is there twice", "inputs")
+        raise InvalidInput("an input is given twice", "inputs")
     if at != len(body):
         raise InvalidInput(
             f"the inputs have {at - end} bytes in the binary part, which is {len(body) - end} long",
@@ -145,7 +145,7 @@ def _outputs(value: Mapping[str, Any], metadata: ModelMetadata) -> Sequence[Requ
         raise InvalidInput(f"is {excerpt(wanted)}; it must be a list of tensors", "outputs")
     outputs = [_output(entry, binary, metadata) for entry in wanted]
     if len({output.name for output in outputs}) < len(outputs):
-        raise InvalidInput("an output is there twice", "outputs")
+        raise InvalidInput("an output is asked for twice", "outputs")
     return outputs
 
 

@@ -150,7 +150,7 @@ class ModelReadyBody(_Body):
 
 
 class InferenceErrorBody(_Body):
-    """The body of every answer that is no success: the protocol's string, our code and field."""
+    """The body of every error response: the protocol's string, our code and field."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -39,7 +39,7 @@ class InputTensor:
         """One entry of `inputs`, and the bytes that it has in the binary part.
 
         Raises:
-            InvalidInput: it is no tensor, or its sizes disagree.
+            InvalidInput: it is not a tensor, or its sizes disagree.
         """
         if not isinstance(value, dict):
             raise InvalidInput(f"has {excerpt(value)}; each input must be an object", "inputs")

@@ -115,7 +115,7 @@ class GroupCommit:
         with self._lock:
             self._check_open()
             if self._waiting_rows > 0 and self._waiting_rows + rows > self._max_rows:
-                raise QueueFull("the journal does not keep up; retry later")
+                raise QueueFull("the disk does not keep up with what is memorized; retry later")
             self._waiting_rows += rows
             self._queue.put(queued)
         return queued.future

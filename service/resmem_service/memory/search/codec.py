@@ -41,7 +41,7 @@ class ResidualCodec:
             return cls(name)  # type: ignore[arg-type]
         match = re.fullmatch(r"top-([1-9]\d{0,6})", name)
         if match is None:
-            raise ValueError(f"{name!r} is no residual codec: float32, float16 or top-M")
+            raise ValueError(f"{name!r} is not a residual codec: float32, float16 or top-M")
         return cls("top", int(match[1]))
 
     @property

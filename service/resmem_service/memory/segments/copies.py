@@ -77,7 +77,7 @@ def read_firsts(folder: Path, rows: int) -> NDArray[np.int64]:
 
     Raises:
         ValueError: the files contradict each other.
-        CorruptFile: one is no array file.
+        CorruptFile: one is not an array file.
         OSError: one cannot be read.
     """
     first = np.arange(rows)

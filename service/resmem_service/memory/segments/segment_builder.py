@@ -66,7 +66,7 @@ class SegmentBuilder:
 
         Args:
             plan: what to build.
-            catalogue: all segments now; what else lies in the folder was left by the dead.
+            catalogue: all segments now; other folders were left by processes that were killed.
             lock: the descriptor of the lock; the building process holds it too.
 
         Raises:

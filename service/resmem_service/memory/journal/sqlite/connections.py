@@ -41,7 +41,7 @@ _DAMAGE: Final = (
     apsw.TooBigError,
     UnicodeDecodeError,
 )
-"""What SQLite raises for a file that is no database, or has contents that cannot be."""
+"""What SQLite raises for a file that is not a database, or has contents that cannot be."""
 
 _TROUBLE: Final = (
     apsw.AbortError,
@@ -91,7 +91,7 @@ class Database:
 
     Raises:
         JournalUnavailable: the file cannot be opened or made, and the caller is not patient.
-        CorruptFile: it is no database.
+        CorruptFile: it is not a database.
         UnsafeLibrary: the SQLite library can lose what was committed.
     """
 
@@ -366,7 +366,7 @@ def translated(path: Path) -> Iterator[None]:
     Raises:
         JournalLocked: another process holds it.
         JournalUnavailable: the file cannot be opened, read or written now.
-        CorruptFile: it is no database, or a damaged one.
+        CorruptFile: it is not a database, or a damaged one.
     """
     try:
         yield

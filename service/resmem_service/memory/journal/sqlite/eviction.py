@@ -35,7 +35,7 @@ _ROW_BYTES: Final = (
 
 
 def mark_forgotten(connection: apsw.Connection, sequences: Sequence[int]) -> int:
-    """Forgets memories inside a transaction and leaves their tombstones; how many there were."""
+    """Forgets memories inside a transaction, leaves tombstones, and returns how many it forgot."""
     if not sequences:
         return 0
     gone = connection.execute(
@@ -158,7 +158,7 @@ def count_memories(path: Path) -> int:
 
     Raises:
         JournalUnavailable: it cannot be read now.
-        CorruptFile: it is no journal.
+        CorruptFile: it is not a journal.
     """
     if not path.exists():
         return 0

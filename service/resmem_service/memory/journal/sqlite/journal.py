@@ -66,7 +66,7 @@ class SqliteJournal:
 
     Raises:
         JournalUnavailable: the file cannot be opened or made, and the caller is not patient.
-        CorruptFile: it is no journal, or one of another shape or format.
+        CorruptFile: it is not a journal, or one of another shape or format.
     """
 
     def __init__(

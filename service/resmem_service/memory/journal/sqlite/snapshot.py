@@ -187,7 +187,7 @@ def open_snapshot(path: Path) -> Iterator[JournalSnapshot]:
     """Holds one moment of a journal inside the block.
 
     Raises:
-        CorruptFile: it is no journal, or a damaged one.
+        CorruptFile: it is not a journal, or a damaged one.
         JournalUnavailable: it cannot be opened or read.
     """
     with translated(path), closing(open_reader(path)) as connection:
