@@ -78,3 +78,26 @@ def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
     graph[100:104] = 255
     with pytest.raises(_kernel.CorruptGraph, match="a link is out of range"):
         _kernel.reordered(graph, 64)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        # Before, read and written beyond the file.
+        (0, np.uint16(60_000), "too long"),
+        # Before, an IndexError that named nothing.
+        (4, np.uint32(10_000), "link is out of range"),
+    ],
+)
+def test_a_damaged_list_on_an_upper_level_is_refused(
+    tmp_path: Path, at: int, value: np.generic, message: str
+) -> None:
+    graph = np.fromfile(saved(tmp_path, PIXELS[:500]), np.uint8)
+    count, record = (int(graph[place : place + 8].view(np.uint64)[0]) for place in (16, 24))
+    place = 96 + count * record
+    while not graph[place : place + 4].any():
+        place += 4
+    place += 4 + at
+    graph[place : place + value.itemsize] = np.frombuffer(value.tobytes(), np.uint8)
+    with pytest.raises(_kernel.CorruptGraph, match=message):
+        _kernel.reordered(graph, 64)

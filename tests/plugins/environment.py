@@ -11,7 +11,9 @@ import pytest
 
 __all__: list[str] = []
 
-_OF_THE_TESTS: Final = {"RESMEM_KILLS", "RESMEM_SEED", "RESMEM_FLIPS", "RESMEM_FASHION_MNIST"}
+_OF_THE_TESTS: Final = {
+    "RESMEM_KILLS", "RESMEM_SEED", "RESMEM_FLIPS", "RESMEM_FUZZ", "RESMEM_FASHION_MNIST",
+}  # fmt: skip
 """Those that are meant for the tests themselves."""
 _OF_MAKE: Final = {"ARGS", "PYTHON", "VENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
 _HERE: Final = "127.0.0.1,localhost,::1"

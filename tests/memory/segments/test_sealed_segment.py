@@ -81,6 +81,53 @@ def test_a_segment_of_another_model_is_refused(folder: Path, dim: int, width: in
         opened(folder, dim, width)
 
 
+def replace_content(folder: Path, name: str, content: bytes) -> None:
+    """Another content of a file, of a size that the description agrees with."""
+    (folder / name).write_bytes(content)
+    description = json.loads((folder / "segment.json").read_text())
+    description["files"][name]["bytes"] = len(content)
+    (folder / "segment.json").write_text(json.dumps(description))
+
+
+def array_file(array: np.ndarray, shift: int = 0) -> bytes:
+    """An array as numpy writes it, its numbers `shift` bytes further on."""
+    header = str({"descr": array.dtype.str, "fortran_order": array.flags.fnc, "shape": array.shape})
+    text = header.ljust(117 + shift).encode() + b"\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + array.tobytes("A")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        # Before, a TypeError that named no file.
+        ("residuals.npy", lambda a: array_file(np.asfortranarray(a)), "row by row"),
+        ("targets.npy", lambda _: array_file(np.array(7, np.int32)), "not 500 rows"),
+        # Before, opened; to read it is undefined, and a trap on other processors.
+        ("sequences.npy", lambda a: array_file(a, 3), "aligned"),
+        ("grid.npy", lambda a: array_file(a, 2), "aligned"),
+        # Before, a ValueError that named no file.
+        ("graph.hnsw", lambda _: b"", "empty"),
+    ],
+)
+def test_a_file_that_the_kernel_cannot_read_in_place_is_refused(
+    folder: Path, name: str, change: Callable[[np.ndarray], bytes], message: str
+) -> None:
+    array = np.load(folder / name) if name.endswith(".npy") else np.zeros(0)
+    replace_content(folder, name, array_file(array) if array.size else b"")
+    if array.size:
+        opened(folder)
+    replace_content(folder, name, change(array))
+    with pytest.raises(CorruptFile, match=f"{name} .*{message}"):
+        opened(folder)
+
+
+def test_a_number_beyond_all_bounds_in_the_description_is_refused(folder: Path) -> None:
+    text = (folder / "segment.json").read_text()
+    (folder / "segment.json").write_text(text.replace('"rows": 500', '"rows": 1e999'))
+    with pytest.raises(CorruptFile, match=r"segment\.json does not describe"):
+        opened(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

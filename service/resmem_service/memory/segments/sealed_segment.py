@@ -77,7 +77,9 @@ class _Description:
                 checksums={name: str(entry["sha256"]) for name, entry in files.items()},
                 recall=None if content.get("recall") is None else float(content["recall"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+        ) as error:  # fmt: skip
             raise CorruptFile(f"{path} does not describe a segment: {error!r}") from error
 
 
@@ -147,10 +149,14 @@ class SealedSegment:
         weights = _map_array(folder / "weights.npy", np.float32, (rows,))
         sequences = _map_array(folder / "sequences.npy", np.int64, (rows,))
         graph_path = folder / "graph.hnsw"
+        if description.sizes["graph.hnsw"] == 0:
+            raise CorruptFile(f"{graph_path} is empty")
         graph = np.memmap(graph_path, np.uint8, mode="r")
         targets = map_array(folder / "targets.npy")
-        if len(targets) != rows:
-            raise CorruptFile(f"{folder / 'targets.npy'} holds {len(targets)} rows, not {rows}")
+        if targets.shape[:1] != (rows,):
+            raise CorruptFile(
+                f"{folder / 'targets.npy'} holds an array {list(targets.shape)}, not {rows} rows"
+            )
         arrays = {
             "graph.hnsw": graph,
             "residuals.npy": codes,
@@ -333,8 +339,9 @@ def _map_optional(folder: Path, sizes: Mapping[str, int]) -> dict[str, NDArray[A
     arrays = {name: map_array(folder / name) for name in kinds if name in sizes}
     for name, array in arrays.items():
         dtype, axes = kinds[name]
-        if array.dtype != dtype or array.ndim != axes or not array.flags.c_contiguous:
+        if array.dtype != dtype or array.ndim != axes:
             raise CorruptFile(f"{folder / name} holds {array.dtype} {list(array.shape)}")
+        _check_layout(folder / name, array)
     return arrays
 
 
@@ -349,4 +356,15 @@ def _map_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> N
             f"{path} holds {array.dtype} {list(array.shape)}"
             f" instead of {np.dtype(dtype)} {list(shape)}"
         )
+    _check_layout(path, array)
     return array
+
+
+def _check_layout(path: Path, array: NDArray[Any]) -> None:
+    """Whether the kernel can read an array where it lies.
+
+    Raises:
+        CorruptFile: it is stored column by column, or begins at no multiple of its element's size.
+    """
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        raise CorruptFile(f"{path} does not hold its numbers row by row at aligned addresses")

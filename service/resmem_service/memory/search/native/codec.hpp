@@ -45,24 +45,19 @@ class Codec {
   std::size_t stride() const { return stride_; }
 
   // sum[j] += weight * residual[j] for every j, where `shared` takes what all j have in common.
-  void add(const std::uint8_t* code, double weight, double* sum, double& shared) const {
+  // False where the code names a class that there is not: the sum is worth nothing then.
+  bool add(const std::uint8_t* code, double weight, double* sum, double& shared) const {
     switch (kind_) {
       case Kind::float32:
-        return add_dense<float>(code, weight, sum, [](float value) { return value; });
+        add_dense<float>(code, weight, sum, [](float value) { return value; });
+        return true;
       case Kind::float16:
-        return add_dense<std::uint16_t>(code, weight, sum, half_to_float);
+        add_dense<std::uint16_t>(code, weight, sum, half_to_float);
+        return true;
       case Kind::top:
         return add_top(code, weight, sum, shared);
     }
-  }
-
-  // Codes of `top` name classes; every name must be one, or the sum is left.
-  bool valid(const std::uint8_t* code) const {
-    if (kind_ != Kind::top) return true;
-    if (read<std::uint32_t>(code) >= width_) return false;
-    for (std::size_t i = 0; i < kept_; ++i)
-      if (id(code, i) >= width_) return false;
-    return true;
+    return false;
   }
 
  private:
@@ -86,13 +81,19 @@ class Codec {
       sum[j] += weight * static_cast<double>(to_float(read<T>(code + j * sizeof(T))));
   }
 
-  void add_top(const std::uint8_t* code, double weight, double* sum, double& shared) const {
-    sum[read<std::uint32_t>(code)] += weight;
+  // Each name is read once: somebody may write to the file between a check and a use.
+  bool add_top(const std::uint8_t* code, double weight, double* sum, double& shared) const {
+    const auto target = read<std::uint32_t>(code);
+    if (target >= width_) return false;
+    sum[target] += weight;
     shared -= weight * static_cast<double>(read<float>(code + 4));
     for (std::size_t i = 0; i < kept_; ++i) {
       const std::uint8_t* at = code + 8 + i * (id_bytes_ + 2) + id_bytes_;
-      sum[id(code, i)] -= weight * static_cast<double>(half_to_float(read<std::uint16_t>(at)));
+      const std::uint32_t named = id(code, i);
+      if (named >= width_) return false;
+      sum[named] -= weight * static_cast<double>(half_to_float(read<std::uint16_t>(at)));
     }
+    return true;
   }
 
   Kind kind_;

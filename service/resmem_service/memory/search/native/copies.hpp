@@ -57,15 +57,18 @@ class Copies {
     const std::size_t group = group_of(label);
     const std::uint32_t end = ends_[group + 1];
     for (std::uint32_t at = ends_[group]; at < end && most > 0;) {
-      if (copies_[at] >= rows_) return false;
-      if (lives(at, dead)) {
-        take(copies_[at++]);
+      const std::uint32_t row = row_at(at);
+      if (row >= rows_) return false;
+      if (lives(row, dead)) {
+        take(row);
+        ++at;
         --most;
         continue;
       }
       const std::uint32_t first = at;
-      while (at < end && copies_[at] < rows_ && !lives(at, dead))
+      do {
         at = std::max(at + 1, after_dead_[at].load(std::memory_order_relaxed));
+      } while (at < end && is_dead(row_at(at), dead));
       after_dead_[first].store(at, std::memory_order_relaxed);
     }
     return true;
@@ -77,8 +80,17 @@ class Copies {
     return ranks_[label / 64] + static_cast<std::size_t>(__builtin_popcountll(before));
   }
 
-  bool lives(std::uint32_t at, const std::atomic<std::uint8_t>* dead) const {
-    return dead == nullptr || dead[copies_[at]].load(std::memory_order_relaxed) == 0;
+  // Read once, and checked then: somebody may write to the file between a check and a use.
+  std::uint32_t row_at(std::uint32_t at) const {
+    return __atomic_load_n(copies_ + at, __ATOMIC_RELAXED);
+  }
+
+  static bool lives(std::uint32_t row, const std::atomic<std::uint8_t>* dead) {
+    return dead == nullptr || dead[row].load(std::memory_order_relaxed) == 0;
+  }
+
+  bool is_dead(std::uint32_t row, const std::atomic<std::uint8_t>* dead) const {
+    return row < rows_ && !lives(row, dead);
   }
 
   const std::uint32_t* copies_;

@@ -78,6 +78,7 @@ class Graph {
   const std::uint8_t* bytes() const { return bytes_; }
   std::size_t record_bytes() const { return record_; }
   std::size_t most_links() const { return max_links0_; }
+  std::size_t most_upper_links() const { return max_links_; }
   // Of the links of one element on one upper level.
   std::size_t level_bytes() const { return 4 + 4 * max_links_; }
 
@@ -320,15 +321,18 @@ class Graph {
   bool step_down(const Rows& rows, std::int32_t level, std::uint32_t& element, float& nearest,
                  Scratch& scratch) const {
     const Links links = checked(upper_links(element, level), max_links_);
+    // Copied before they are checked: somebody may write to the file between a check and a use.
+    std::uint32_t* const linked = scratch.fresh.data();
+    std::copy_n(links.first, links.n, linked);
     for (std::size_t i = 0; i < links.n; ++i)
-      if (links.first[i] >= count_) fail("a link is out of range");
-    for (std::size_t i = 0; i < links.n; ++i) rows.prefetch(links.first[i]);
-    rows.to_each(links.first, links.n, scratch.squared.data());
+      if (linked[i] >= count_) fail("a link is out of range");
+    for (std::size_t i = 0; i < links.n; ++i) rows.prefetch(linked[i]);
+    rows.to_each(linked, links.n, scratch.squared.data());
     bool moved = false;
     for (std::size_t i = 0; i < links.n; ++i)
       if (scratch.squared[i] < nearest) {
         nearest = scratch.squared[i];
-        element = links.first[i];
+        element = linked[i];
         moved = true;
       }
     return moved;

@@ -23,12 +23,20 @@
 #include <string>
 #include <system_error>
 
+#ifdef __SANITIZE_THREAD__
+extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
+#endif
+
 namespace resmem {
 
 // A range of addresses that the handler knows. Entries are used again, never freed: the handler may
 // walk the list at any time, and takes no lock.
 struct MappedRange {
   std::atomic<std::uintptr_t> begin{0}, end{0};
+  // Odd while the two change, so that the handler never takes one of an earlier mapping for the
+  // other's.
+  std::atomic<std::uint32_t> changes{0};
   std::atomic<bool> damaged{false}, taken{true};
   MappedRange* next = nullptr;
 };
@@ -39,18 +47,24 @@ class MappedRanges {
     install();
     MappedRange* range = unused();
     range->damaged.store(false);
-    range->begin.store(reinterpret_cast<std::uintptr_t>(data));
-    range->end.store(reinterpret_cast<std::uintptr_t>(data) + size, std::memory_order_release);
+    const auto begin = reinterpret_cast<std::uintptr_t>(data);
+    set(range, begin, begin + size);
     return range;
   }
 
   static void remove(MappedRange* range) {
-    range->end.store(0);
-    range->begin.store(0);
+    set(range, 0, 0);
     range->taken.store(false, std::memory_order_release);
   }
 
  private:
+  static void set(MappedRange* range, std::uintptr_t begin, std::uintptr_t end) {
+    ++range->changes;
+    range->begin.store(begin);
+    range->end.store(end);
+    ++range->changes;
+  }
+
   static MappedRange* unused() {
     for (MappedRange* range = head().load(); range != nullptr; range = range->next) {
       bool taken = false;
@@ -99,11 +113,22 @@ class MappedRanges {
     const int error = errno;
     const auto at = reinterpret_cast<std::uintptr_t>(info->si_addr);
     for (MappedRange* range = head().load(); range != nullptr; range = range->next) {
-      const std::uintptr_t end = range->end.load(std::memory_order_acquire);
-      if (at < range->begin.load() || at >= end) continue;
+      // Of a range that is being read nothing changes: what changes is another one.
+      const std::uint32_t changes = range->changes.load();
+      const std::uintptr_t begin = range->begin.load(), end = range->end.load();
+      if (changes % 2 != 0 || range->changes.load() != changes) continue;
+      if (at < begin || at >= end) continue;
       const std::uintptr_t page = at & ~(page_bytes() - 1);
+#ifdef __SANITIZE_THREAD__
+      // To ThreadSanitizer a mapping is a write to all of it. Other threads may read there, which
+      // is what the zeros are for.
+      AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+#endif
       void* zeros = mmap(reinterpret_cast<void*>(page), end - page, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+#ifdef __SANITIZE_THREAD__
+      AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+#endif
       if (zeros == MAP_FAILED) break;
       range->damaged.store(true, std::memory_order_release);
       errno = error;

@@ -89,7 +89,7 @@ class Reordering {
     std::uint8_t* at = to + header;
     for (const std::uint32_t element : order_) {
       std::memcpy(at, graph_.record(element), record);
-      renumber(at);
+      renumber(at, graph_.most_links());
       at += record;
     }
     for (const std::uint32_t element : order_) {
@@ -100,7 +100,7 @@ class Reordering {
       if (upper == nullptr) continue;
       std::memcpy(at, graph_.bytes() + upper->offset, bytes);
       for (std::uint32_t level = 0; level < upper->levels; ++level, at += graph_.level_bytes())
-        renumber(at);
+        renumber(at, graph_.most_upper_links());
     }
   }
 
@@ -145,14 +145,16 @@ class Reordering {
     links_to_.each_of(element, [&](std::uint32_t from) { counts.change(from, by); });
   }
 
-  // Of a list that begins with its length.
-  void renumber(std::uint8_t* list) const {
+  // Of a list that begins with its length and has room for `most`.
+  void renumber(std::uint8_t* list, std::size_t most) const {
     std::uint16_t n;
     std::memcpy(&n, list, sizeof n);
+    if (n > most) graph_.fail("a link list is too long");
     for (std::uint8_t* link = list + 4; n > 0; --n, link += 4) {
       std::uint32_t element;
       std::memcpy(&element, link, sizeof element);
-      element = place_.at(element);
+      if (element >= place_.size()) graph_.fail("a link is out of range");
+      element = place_[element];
       std::memcpy(link, &element, sizeof element);
     }
   }

@@ -264,6 +264,11 @@ class SealedSegment : public Segment {
     return {dead_rows() == 0 ? nullptr : dead_.get(), copies_ ? &*copies_ : nullptr};
   }
 
+  // Every vector that was added is finite, and nothing that is not a number can be sorted.
+  void check_number(float squared) const {
+    if (std::isnan(squared)) graph_.fail("a vector is no number");
+  }
+
   // The newest living rows of an element, at most k; returns how many.
   std::size_t take_rows(float squared, std::uint32_t element, std::size_t k, const Living& living,
                         std::vector<SealedHit>& hits) const {
@@ -304,6 +309,7 @@ class SealedSegment : public Segment {
     for (std::size_t i = 0; i < pool.size(); ++i) {
       const float squared = pool.distance_of(i);
       if (taken >= k && squared > last) break;
+      check_number(squared);
       if (!pool.alive(i)) continue;
       taken += take_rows(squared, pool.element(i), k, living, hits);
       last = squared;
@@ -329,6 +335,7 @@ class SealedSegment : public Segment {
     }
     scratch.squared.resize(found.size() + 3);
     graph_.to_each(query, found.data(), found.size(), scratch.squared.data());
+    for (std::size_t i = 0; i < found.size(); ++i) check_number(scratch.squared[i]);
     if (living.copies == nullptr)
       for (std::size_t i = 0; i < found.size(); ++i)
         hits.push_back({scratch.squared[i], found[i], SealedHit::kAnyRow});
@@ -475,10 +482,16 @@ class GrowingSegment : public Segment {
     found.reserve(n);
     for (std::size_t q = 0; q < n; ++q) found.push_back({hits[q], k + kMargin});
     const bool all_alive = dead_rows() == 0;
-    for (std::size_t block = 0; block < rows; block += kBlock) {
-      const std::size_t size = std::min(kBlock, rows - block);
+    const std::size_t rest = rows % kTileRows, full = rows - rest;
+    for (std::size_t block = 0; block < full; block += kBlock) {
+      const std::size_t size = std::min(kBlock, full - block);
       for (std::size_t q = 0; q < n; ++q)
-        scan(queries + q * dim_, block, size, all_alive, found[q]);
+        scan(queries + q * dim_, tiles_.get() + block * dim_, block, size, all_alive, found[q]);
+    }
+    if (rest > 0) {
+      const float* tile = copy_tile(full, rest);
+      for (std::size_t q = 0; q < n; ++q)
+        scan(queries + q * dim_, tile, full, rest, all_alive, found[q]);
     }
     for (std::size_t q = 0; q < n; ++q) {
       found[q].finish();
@@ -490,13 +503,23 @@ class GrowingSegment : public Segment {
 
  private:
   static constexpr std::size_t kBlock = 8 * kTileRows;  // of d = 64 they fit the first cache
-  // Readers look at whole tiles and leave out the lanes of rows that are not published yet.
   void write_vectors(const float* vectors, std::size_t n, std::size_t at) {
     std::copy_n(vectors, n * dim_, vectors_.get() + at * dim_);
     for (std::size_t row = at; row < at + n; ++row, vectors += dim_) {
       float* lane = tiles_.get() + row / kTileRows * kTileRows * dim_ + row % kTileRows;
       for (std::size_t j = 0; j < dim_; ++j) lane[j * kTileRows] = vectors[j];
     }
+  }
+
+  // The first `rows` lanes of the tile of row `first`: a writer may be at work on the others. Good
+  // until the next call of the same thread.
+  const float* copy_tile(std::size_t first, std::size_t rows) const {
+    thread_local std::vector<float> copy;
+    copy.assign(kTileRows * dim_, 0.0F);
+    const float* tile = tiles_.get() + first * dim_;
+    for (std::size_t at = 0; at < kTileRows * dim_; at += kTileRows)
+      std::copy_n(tile + at, rows, copy.data() + at);
+    return copy.data();
   }
 
   bool alive(std::size_t row) const { return dead_[row].load(std::memory_order_relaxed) == 0; }
@@ -537,21 +560,22 @@ class GrowingSegment : public Segment {
     std::vector<Hit>* hits_;
   };
 
-  void scan(const float* query, std::size_t block, std::size_t size, bool all_alive,
-            Nearest& found) const {
+  // The `size` rows from `first` on, which lie in these tiles.
+  void scan(const float* query, const float* tiles, std::size_t first, std::size_t size,
+            bool all_alive, Nearest& found) const {
     float squared[kBlock];
-    const std::size_t tiles = (size + kTileRows - 1) / kTileRows;
-    distance.to_tiles(query, tiles_.get() + block * dim_, tiles, dim_, squared);
-    for (std::size_t tile = 0; tile < tiles; ++tile) {
+    const std::size_t count = (size + kTileRows - 1) / kTileRows;
+    distance.to_tiles(query, tiles, count, dim_, squared);
+    for (std::size_t tile = 0; tile < count; ++tile) {
       const float* lanes = squared + tile * kTileRows;
       int near = 0;
       for (std::size_t l = 0; l < kTileRows; ++l) near |= lanes[l] <= found.limit;
       if (near == 0) continue;
-      const std::size_t first = block + tile * kTileRows;
+      const std::size_t row = first + tile * kTileRows;
       const std::size_t lanes_used = std::min(kTileRows, size - tile * kTileRows);
       for (std::size_t l = 0; l < lanes_used; ++l)
-        if (lanes[l] <= found.limit && (all_alive || alive(first + l)))
-          found.offer(lanes[l], first + l);
+        if (lanes[l] <= found.limit && (all_alive || alive(row + l)))
+          found.offer(lanes[l], row + l);
     }
   }
 

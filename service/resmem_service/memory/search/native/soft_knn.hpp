@@ -1,9 +1,11 @@
 // The soft k-nearest-neighbour average over several segments.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "segments.hpp"
@@ -68,8 +70,8 @@ class SoftKnn {
     for (const Neighbour& n : neighbours_) {
       const Codec& codec = n.segment->codec();
       const std::uint8_t* code = n.segment->code(n.row);
-      if (!codec.valid(code)) n.segment->fail("a residual names a class that there is not");
-      if (n.weight > 0) codec.add(code, n.weight, sum_.data(), shared);
+      if (n.weight > 0 && !codec.add(code, n.weight, sum_.data(), shared))
+        n.segment->fail("a residual names a class that there is not");
     }
     for (std::size_t j = 0; j < width; ++j) correction[j] = static_cast<float>(sum_[j] + shared);
   }
@@ -85,10 +87,6 @@ class SoftKnn {
       return hit.row == SealedHit::kAnyRow ? view->sealed->row(hit.element) : hit.row;
     }
     std::int64_t sequence() const { return view->segment->sequence(row()); }
-    bool operator<(const Found& other) const {
-      return hit.squared != other.hit.squared ? hit.squared < other.hit.squared
-                                              : sequence() > other.sequence();
-    }
   };
 
   void search_sealed(const std::vector<View>& views, std::size_t first, std::size_t n,
@@ -103,14 +101,34 @@ class SoftKnn {
     }
   }
 
+  // Leaves the `kept` nearest, of equal distances the newest.
+  void keep_nearest(std::vector<Found>& found, std::size_t kept) {
+    if (found.size() <= kept) return;
+    const auto nth = found.begin() + static_cast<std::ptrdiff_t>(kept);
+    std::nth_element(found.begin(), nth, found.end(),
+                     [](const Found& a, const Found& b) { return a.hit.squared < b.hit.squared; });
+    const float edge = nth->hit.squared;
+    const auto ties = std::partition(found.begin(), found.end(),
+                                     [edge](const Found& f) { return f.hit.squared < edge; });
+    const auto end =
+        std::partition(ties, found.end(), [edge](const Found& f) { return f.hit.squared == edge; });
+    const std::ptrdiff_t places = nth - ties;
+    if (places > 0) {
+      // Sequences lie in a mapped file, and an order that changes while it is sorted leads a sort
+      // out of its bounds: each is read once.
+      ties_.clear();
+      for (auto f = ties; f != end; ++f) ties_.emplace_back(f->sequence(), *f);
+      std::nth_element(ties_.begin(), ties_.begin() + places, ties_.end(),
+                       [](const auto& a, const auto& b) { return a.first > b.first; });
+      for (std::ptrdiff_t i = 0; i < places; ++i)
+        ties[i] = ties_[static_cast<std::size_t>(i)].second;
+    }
+    found.resize(kept);
+  }
+
   void collect(std::size_t q, const Rule& rule) {
     std::vector<Found>& found = found_[q];
-    const std::size_t kept = rule.k + GrowingSegment::kMargin;
-    if (found.size() > kept) {
-      std::nth_element(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(kept),
-                       found.end());
-      found.resize(kept);
-    }
+    keep_nearest(found, rule.k + GrowingSegment::kMargin);
     neighbours_.clear();
     for (const Found& f : found) {
       const Segment& segment = *f.view->segment;
@@ -149,6 +167,7 @@ class SoftKnn {
   std::vector<Hit> hits_[kSearched];
   std::vector<SealedHit> sealed_hits_[Graph::kTogether];
   std::vector<Found> found_[kSearched];
+  std::vector<std::pair<std::int64_t, Found>> ties_;
   std::vector<Neighbour> neighbours_;
   std::vector<double> sum_;
   const float* queries_ = nullptr;
