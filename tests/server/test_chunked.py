@@ -1,5 +1,7 @@
 """Bodies in chunks, apart from connections."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +92,22 @@ def test_what_is_too_large_is_refused_when_it_is_announced(wire: bytes, step: in
 def test_as_much_as_the_limit_passes() -> None:
     wire = chunk(b"a" * 15_000) + chunk(b"a" * 5000) + b"0\r\n\r\n"
     assert read(wire) == (b"a" * LIMIT, b"", True)
+
+
+def test_plain_chunks_cost_less_than_those_read_line_by_line() -> None:
+    """Else some MB of chunks of a single byte hold up everybody for seconds."""
+
+    def seconds(wire: bytes) -> float:
+        took = []
+        for _ in range(5):
+            chunks = ChunkedBody(10**6, 10**6)
+            began = time.thread_time()
+            pieces, _ = chunks.feed(wire)
+            took.append(time.thread_time() - began)
+            assert len(pieces) == 20_000
+        return min(took)
+
+    assert seconds(b"1\r\na\r\n" * 20_000) < seconds(b"1;\r\na\r\n" * 20_000) / 1.5
 
 
 def test_chunks_of_one_byte_pass_however_many() -> None:

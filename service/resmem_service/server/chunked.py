@@ -15,6 +15,7 @@ from resmem_service.errors import HeadTooLarge, MalformedRequest
 __all__ = ["ChunkedBody"]
 
 _SIZE_LINE: Final = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_PLAIN_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,15})\r\n")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 _FRAMING_PER_BYTE: Final = 8
 
@@ -54,8 +55,8 @@ class ChunkedBody:
             HeadTooLarge: there is too much around the chunks.
             BodyTooLarge: so much was announced that the body is over its limit.
         """
-        pieces = []
-        at, end = 0, len(data)
+        pieces: list[bytes] = []
+        at, end = self._take_whole(data, 0, pieces), len(data)
         while at < end and self._expected is not _Expected.NOTHING:
             if self._expected is _Expected.DATA:
                 piece = data[at : at + self._remaining]
@@ -78,7 +79,30 @@ class ChunkedBody:
                 if not line.endswith(b"\r\n"):
                     raise MalformedRequest("a line between the chunks does not end with CRLF")
                 self._take_line(line[:-2])
+                at = self._take_whole(data, at, pieces)
         return pieces, at
+
+    def _take_whole(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        """Takes the chunks that are there from end to end, and returns the place behind them.
+
+        Most are, and this costs a third of taking them line by line, which matters where each
+        chunk has a single byte. It leaves alone whatever is not plain: extensions, the last chunk,
+        what is wrong and what is over a limit.
+        """
+        if self._expected is not _Expected.SIZE or self._line:
+            return at
+        match_size = _PLAIN_SIZE.match
+        while match := match_size(data, at):
+            size, begin = int(match[1], 16), match.end()
+            stop = begin + size
+            allowed = self._allowed + at - begin - 2
+            if not size or size > self._room or allowed < 0 or data[stop : stop + 2] != b"\r\n":
+                break
+            pieces.append(data[begin:stop])
+            self._allowed = allowed + _FRAMING_PER_BYTE * size
+            self._room -= size
+            at = stop + 2
+        return at
 
     def _take_line(self, line: bytes) -> None:
         if self._expected is _Expected.SIZE:
