@@ -51,9 +51,9 @@ def test_the_memory_helps_on_images_that_nothing_was_chosen_on(
     bundle: Bundle, model: BaseModel, memory: ResidualMemory
 ) -> None:
     parameters = bundle.manifest.parameters
-    said = model.run(Rows({"image": SAMPLE["images"]}))
-    base = base_prediction(said.logits, "classification", parameters.temperature)
-    scores = base + memory.correct(said.embeddings, parameters.rule()).residuals
+    output = model.run(Rows({"image": SAMPLE["images"]}))
+    base = base_prediction(output.logits, "classification", parameters.temperature)
+    scores = base + memory.correct(output.embeddings, parameters.rule()).residuals
     right = SAMPLE["labels"]
     assert (base.argmax(axis=1) == right).mean() > 0.8
     assert (scores.argmax(axis=1) == right).mean() > (base.argmax(axis=1) == right).mean()

@@ -45,8 +45,8 @@ def draw(
 
 
 def _per_class(axes: Axes, answers: Answers, test: Images) -> None:
-    def accuracy(said: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> list[float]:
-        return [100 * float((said[test.labels == c] == c).mean()) for c in range(len(CLASSES))]
+    def accuracy(labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> list[float]:
+        return [100 * float((labels[test.labels == c] == c).mean()) for c in range(len(CLASSES))]
 
     base, resmem = accuracy(answers.base), accuracy(answers.resmem)
     order = sorted(range(len(CLASSES)), key=lambda c: base[c], reverse=True)

@@ -119,8 +119,8 @@ def _year(flights: Flights, days: range, frozen: Server, learning: Server) -> Er
         rows = flights.day == day
         features, minutes = flights.features[rows], flights.air_time[rows]
         _, still = frozen.values(features)
-        base, said = learning.values(features)
-        for name, values in (("base", base), ("frozen", still), ("learning", said)):
+        base, learned = learning.values(features)
+        for name, values in (("base", base), ("frozen", still), ("learning", learned)):
             found[name].append(values - minutes)
         found["day"].append(np.full(len(minutes), float(day)))
         ids = [f"{day}-{number}" for number in range(len(minutes))]

@@ -72,13 +72,13 @@ def measure(
 ) -> Measurement:
     """Judge answers to n rows against the truth [n]; `facts` is the body of `GET /model`."""
     if facts["task"] == "classification":
-        right = [np.equal(said, truth) for said in (answers.base, answers.knn, answers.resmem)]
+        right = [np.equal(answer, truth) for answer in (answers.base, answers.knn, answers.resmem)]
         base, knn, resmem = (wilson(one) for one in right)
         difference = paired_accuracy(right[0], right[2])
     else:
         errors = [
-            np.asarray(said - truth, np.float64)
-            for said in (answers.base, answers.knn, answers.resmem)
+            np.asarray(answer - truth, np.float64)
+            for answer in (answers.base, answers.knn, answers.resmem)
         ]
         base, knn, resmem = (rmse(one) for one in errors)
         difference = paired_rmse(errors[0], errors[2])

@@ -183,11 +183,11 @@ def _whole(
     base, embeddings, exact = [], [], []
     for start in range(0, len(rows), _ROWS):
         output = model.run(rows.slice(start, min(start + _ROWS, len(rows))))
-        said = base_prediction(output.logits, manifest.task, manifest.parameters.temperature)
-        base.append(said)
+        scored = base_prediction(output.logits, manifest.task, manifest.parameters.temperature)
+        base.append(scored)
         embeddings.append(output.embeddings)
         found = memory.correct(output.embeddings, manifest.parameters.rule())
-        exact.append(said + found.residuals)
+        exact.append(scored + found.residuals)
     memory.close()
     scores = _Scores(np.concatenate(base), np.concatenate(embeddings), np.concatenate(exact))
     right = scores.base.argmax(axis=1) == truth, scores.exact.argmax(axis=1) == truth
@@ -233,9 +233,9 @@ def _compare(
     for start in range(0, len(truth), _ROWS):
         rows = slice(start, start + _ROWS)
         found = memory.correct(scores.embeddings[rows], bundle.manifest.parameters.rule())
-        said = scores.base[rows] + found.residuals
-        after[rows] = said.argmax(axis=1) == truth[rows]
-        changes[rows] = np.abs(said - scores.exact[rows]).max(axis=1)
+        scored = scores.base[rows] + found.residuals
+        after[rows] = scored.argmax(axis=1) == truth[rows]
+        changes[rows] = np.abs(scored - scores.exact[rows]).max(axis=1)
     memory.close()
     size = sum(path.stat().st_size for path in folder.iterdir())
     return Measured(

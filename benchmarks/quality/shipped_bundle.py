@@ -75,9 +75,9 @@ def main() -> None:
     print(f"\n{_STORE / 'fashion'}: {size / 1e6:.1f} MB\n{_EXAMPLES}: test image {lesson}")
 
 
-def _first_lesson(server: Server, test: Images, said: NDArray[np.int64], weight: float) -> int:
+def _first_lesson(server: Server, test: Images, labels: NDArray[np.int64], weight: float) -> int:
     """The first wrong test image whose label, taught once, is the next answer."""
-    for row in np.flatnonzero(said != test.labels):
+    for row in np.flatnonzero(labels != test.labels):
         image = test.images[row : row + 1]
         server.memorize(image, [int(test.labels[row])], [f"try-{row}"], weight)
         if server.predict(image).resmem[0] == test.labels[row]:

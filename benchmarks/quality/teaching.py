@@ -43,12 +43,12 @@ def teach(
     server: Server,
     inputs: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    said: NDArray[np.int64],
+    answered: NDArray[np.int64],
     count: int,
 ) -> Teaching:
-    """Correct the first `count` wrong rows; `said` [n] are the server's labels before that."""
+    """Correct the first `count` wrong rows; `answered` [n] are the server's labels before that."""
     weight = float(server.model()["teaching_weight"])
-    wrong = np.flatnonzero(said != labels)[:count]
+    wrong = np.flatnonzero(answered != labels)[:count]
     others = np.setdiff1d(np.arange(len(labels)), wrong)
     at_once = first = 0
     for row in wrong:
@@ -67,6 +67,6 @@ def teach(
         nearest_at_once=first,
         right_after_kill=int((after.resmem[wrong] == labels[wrong]).sum()),
         others=len(others),
-        others_right_before=int((said[others] == labels[others]).sum()),
+        others_right_before=int((answered[others] == labels[others]).sum()),
         others_right_after=int((after.resmem[others] == labels[others]).sum()),
     )

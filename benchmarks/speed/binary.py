@@ -69,9 +69,9 @@ class PlainLoop:
 
     def scores(self, batch: Rows) -> NDArray[np.float32]:
         """`[n, L]`."""
-        said = self._model.run(batch)
-        base = base_prediction(said.logits, self._task, self._temperature)
-        return base + self._memory.correct(said.embeddings, self._rule).residuals
+        described = self._model.run(batch)
+        base = base_prediction(described.logits, self._task, self._temperature)
+        return base + self._memory.correct(described.embeddings, self._rule).residuals
 
     def measure(self, batches: Sequence[Rows], seconds: float) -> Measured:
         """Goes through the batches again and again."""
@@ -89,13 +89,13 @@ def requests(name: str, batches: Sequence[Rows]) -> dict[str, list[Request]]:
     ways: dict[str, list[Request]] = {way: [] for way in _WAYS[1:]}
     for batch in batches:
         ((tensor, array),) = batch.arrays.items()
-        said: dict[str, Any] = {
+        described: dict[str, Any] = {
             "name": tensor,
             "shape": list(array.shape),
             "datatype": _DATATYPES[array.dtype.name],
         }
         raw = array.tobytes()
-        there = {"inputs": [{**said, "parameters": {"binary_data_size": len(raw)}}]}
+        there = {"inputs": [{**described, "parameters": {"binary_data_size": len(raw)}}]}
         wanted = {"outputs": [{"name": "scores"}], **there}
         for way, value in (("binary", there), ("binary, scores alone", wanted)):
             head = json.dumps({**value, "parameters": {"binary_data_output": True}}).encode()
@@ -104,7 +104,7 @@ def requests(name: str, batches: Sequence[Rows]) -> dict[str, list[Request]]:
                 "inference-header-content-length": str(len(head)),
             }
             ways[way].append((infer, head + raw, headers))
-        flat = {"inputs": [{**said, "data": array.ravel().tolist()}]}
+        flat = {"inputs": [{**described, "data": array.ravel().tolist()}]}
         ways["JSON of the protocol"].append((infer, json.dumps(flat).encode(), {}))
         ways["/predict"].append(("/predict", json.dumps({"inputs": array.tolist()}).encode(), {}))
     return ways

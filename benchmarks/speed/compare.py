@@ -71,10 +71,10 @@ def check(server: RunningServer, scores: Floats, tempered: Floats) -> None:
         return
     wanted = tempered if contender.tempered else scores
     for row, right in zip(digits()[0][: len(wanted)].tolist(), wanted, strict=True):
-        said = server.ask(row)
-        if said.shape != right.shape or np.abs(said - right).max() > _TOLERANCE:
-            raise RuntimeError(f"{contender.name} says {said}, ONNX Runtime {right}")
-        if said.argmax() != right.argmax():
+        answer = server.ask(row)
+        if answer.shape != right.shape or np.abs(answer - right).max() > _TOLERANCE:
+            raise RuntimeError(f"{contender.name} says {answer}, ONNX Runtime {right}")
+        if answer.argmax() != right.argmax():
             raise RuntimeError(f"{contender.name} takes a digit for another")
 
 

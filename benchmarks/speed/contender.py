@@ -146,10 +146,10 @@ class RunningServer:
     def ask(self, row: Sequence[float]) -> Floats:
         """The scores that it gives to a row; raises RuntimeError if it refuses."""
         body = orjson.dumps(self.contender.body(row))
-        status, said = self.request("POST", self.contender.path, body)
+        status, reply = self.request("POST", self.contender.path, body)
         if status != 200:
-            raise RuntimeError(f"{self.contender.name}: {status}: {said[:300]!r}")
-        return np.asarray(self.contender.scores(orjson.loads(said)))
+            raise RuntimeError(f"{self.contender.name}: {status}: {reply[:300]!r}")
+        return np.asarray(self.contender.scores(orjson.loads(reply)))
 
     def _wait(self) -> None:
         assert self._process is not None

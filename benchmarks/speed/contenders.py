@@ -117,10 +117,10 @@ def _resmem(name: str, title: str, model: str, models: DigitModels) -> Contender
 
 def _forget_all(server: RunningServer) -> None:
     """Leaves the base alone: every memory of the bundle is forgotten."""
-    status, said = server.request("DELETE", "/memories?source=fit")
-    size = json.loads(said)["memory"]["size"]
+    status, reply = server.request("DELETE", "/memories?source=fit")
+    size = json.loads(reply)["memory"]["size"]
     if status != 200 or size != 0:
-        raise RuntimeError(f"the memory is not empty: {said!r}")
+        raise RuntimeError(f"the memory is not empty: {reply!r}")
 
 
 def _mosec(environment: dict[str, str], batch: int) -> Contender:

@@ -121,10 +121,10 @@ class Running:
         """Its outcome, when it has ended; raises RuntimeError where it failed."""
         assert self._process.stdout is not None
         with self._process.stdout as answer:
-            said = answer.read()
+            printed = answer.read()
         if self._process.wait() != 0:
             raise RuntimeError("the load generator failed")
-        return LoadSummary(**json.loads(said))
+        return LoadSummary(**json.loads(printed))
 
 
 def start(load: Load) -> Running:

@@ -113,8 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n/predict at {options.rate:.0f}/s beside {_LEARNED_ROWS} memorized rows/s, ms")
     print("rows in a /memorize request   p50    p99   p99 over that alone")
     for rows, outcome in outcomes.items():
-        said = f"{outcome.p50_ms:5.2f}  {outcome.p99_ms:5.2f}   {outcome.p99_ms / alone:.2f}"
-        print(f"{rows if rows != '0' else 'alone':>26s}  {said}")
+        latencies = f"{outcome.p50_ms:5.2f}  {outcome.p99_ms:5.2f}   {outcome.p99_ms / alone:.2f}"
+        print(f"{rows if rows != '0' else 'alone':>26s}  {latencies}")
     results = {
         "single": single,
         "batched": batched,

@@ -18,14 +18,14 @@ from tests.conftest import FittedModel
 def memorize(service: LocalService, **body: Any) -> dict[str, Any]:
     answer = service.post("/memorize", body)
     assert answer.status_code == 201, answer.text
-    said: dict[str, Any] = answer.json()
-    return said
+    reply: dict[str, Any] = answer.json()
+    return reply
 
 
 def a_wrong_row(service: LocalService, model: FittedModel) -> tuple[list[float], str]:
     """A held-out row that the service labels wrongly, and its true label."""
-    said = predict(service, inputs=model.inputs.tolist(), fields=["label"])
-    for row, target, one in zip(model.inputs, model.targets.tolist(), said, strict=True):
+    reply = predict(service, inputs=model.inputs.tolist(), fields=["label"])
+    for row, target, one in zip(model.inputs, model.targets.tolist(), reply, strict=True):
         if one["label"] != str(target):
             return row.tolist(), str(target)
     raise AssertionError("the model is never wrong")
@@ -35,10 +35,10 @@ def test_it_learns_what_it_got_wrong(digits: FittedModel, start: Start) -> None:
     service = start(digits)
     row, label = a_wrong_row(service, digits)
     weight = service.get("/model").json()["teaching_weight"]
-    said = memorize(
+    reply = memorize(
         service, inputs=[row], targets=[label], ids=["mine"], weights=[weight], source="me"
     )
-    assert said == {
+    assert reply == {
         "ids": ["mine"],
         "created": 1,
         "replaced": 0,
@@ -82,8 +82,8 @@ def test_the_same_again_changes_nothing(digits: FittedModel, start: Start) -> No
 def test_a_fitted_memory_can_be_replaced_by_its_id(digits: FittedModel, start: Start) -> None:
     service = start(digits)
     row = np.load(digits.store.parent / "train.npz")["x"][3].tolist()
-    said = memorize(service, inputs=[row], targets=["8"], ids=["fit-3"])
-    assert (said["replaced"], said["memory"]["size"]) == (1, 900)
+    reply = memorize(service, inputs=[row], targets=["8"], ids=["fit-3"])
+    assert (reply["replaced"], reply["memory"]["size"]) == (1, 900)
     assert service.get("/memories/fit-3").json()["target"] == "8"
 
 

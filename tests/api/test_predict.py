@@ -49,9 +49,9 @@ def test_classification(digits_service: LocalService, digits: FittedModel) -> No
 
 def test_the_memory_helps(digits_service: LocalService, digits: FittedModel) -> None:
     truth = [str(target) for target in digits.targets.tolist()]
-    said = predict(digits_service, inputs=digits.inputs.tolist())
-    right = sum(one["label"] == label for one, label in zip(said, truth, strict=True))
-    base = sum(one["base"]["label"] == label for one, label in zip(said, truth, strict=True))
+    reply = predict(digits_service, inputs=digits.inputs.tolist())
+    right = sum(one["label"] == label for one, label in zip(reply, truth, strict=True))
+    base = sum(one["base"]["label"] == label for one, label in zip(reply, truth, strict=True))
     assert right > base
 
 
@@ -151,8 +151,8 @@ def test_a_row_of_the_bundle_is_its_own_neighbour(
 
 
 def test_regression(diabetes_service: LocalService, diabetes: FittedModel) -> None:
-    said = predict(diabetes_service, inputs=diabetes.inputs[:10].tolist(), neighbours=1)
-    for one in said:
+    reply = predict(diabetes_service, inputs=diabetes.inputs[:10].tolist(), neighbours=1)
+    for one in reply:
         assert one.keys() == {"value", "base", "correction", "neighbours"}
         assert math.isclose(one["base"] + one["correction"], one["value"], abs_tol=1e-5)
         assert isinstance(one["neighbours"][0]["target"], float)

@@ -28,10 +28,10 @@ def predictions(
     )
 
 
-def encoded(said: Predictions, *, top: int | None = None, **facts: Any) -> dict[str, Any]:
+def encoded(reply: Predictions, *, top: int | None = None, **facts: Any) -> dict[str, Any]:
     model = metadata(**facts)
     selection = Selection(frozenset(FIELDS[model.task]), top=top)
-    body: dict[str, Any] = orjson.loads(encode_predictions(said, None, selection, model))
+    body: dict[str, Any] = orjson.loads(encode_predictions(reply, None, selection, model))
     return body
 
 
@@ -55,9 +55,9 @@ def test_equal_scores_have_the_first_label(width: int) -> None:
     """In the small way and the wide one, and the best of `top` is the label."""
     base = np.zeros((1, width), np.float32)
     base[0, 2:4] = 0.5
-    said = predictions(base, np.zeros_like(base))
-    (whole,) = encoded(said, outputs=width)["predictions"]
-    (best,) = encoded(said, top=1, outputs=width)["predictions"]
+    reply = predictions(base, np.zeros_like(base))
+    (whole,) = encoded(reply, outputs=width)["predictions"]
+    (best,) = encoded(reply, top=1, outputs=width)["predictions"]
     assert whole["label"] == whole["base"]["label"] == best["label"] == "2"
     assert [one["label"] for one in best["top"]] == ["2"]
 
@@ -70,8 +70,8 @@ def test_all_equal_and_only_some_wanted() -> None:
 
 def test_numbers_are_written_as_the_float32_they_are() -> None:
     base = np.array([[0.1]], np.float32)
-    said = predictions(base, np.zeros_like(base))
+    reply = predictions(base, np.zeros_like(base))
     raw = encode_predictions(
-        said, None, Selection(frozenset({"base"})), metadata(task="regression", outputs=1)
+        reply, None, Selection(frozenset({"base"})), metadata(task="regression", outputs=1)
     )
     assert b'{"base":0.1}' in raw

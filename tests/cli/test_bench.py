@@ -61,24 +61,24 @@ def test_what_it_prints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([*flags, "--data", data, "--rows", "8"]) == 0
-    said = capsys.readouterr().out
-    assert "digits/1, 900 memories" in said
-    told = dict(line.split(None, 1) for line in said.splitlines()[2:])
+    printed = capsys.readouterr().out
+    assert "digits/1, 900 memories" in printed
+    told = dict(line.split(None, 1) for line in printed.splitlines()[2:])
     per_second, rows = (
-        float(line.split()[1].replace(",", "")) for line in said.splitlines() if "s/s " in line
+        float(line.split()[1].replace(",", "")) for line in printed.splitlines() if "s/s " in line
     )
     assert rows == pytest.approx(8 * per_second, rel=0.01)
     assert told["200"].endswith("requests")
-    assert f"process {server.process.pid}" in said
-    assert "us a request" in said
+    assert f"process {server.process.pid}" in printed
+    assert "us a request" in printed
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_json_with_a_rate_and_noise(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*flags, "--json", "--rate", "50"]) == 0
-    said = capsys.readouterr()
-    assert "noise" in said.err
-    summary = json.loads(said.out)
+    printed = capsys.readouterr()
+    assert "noise" in printed.err
+    summary = json.loads(printed.out)
     assert abs(summary["outcomes"]["200"]["requests"] - 20) <= 1
     assert summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
     assert summary["cpu_us_per_request"] > 0

@@ -27,11 +27,11 @@ def test_panels_ask_only_for_what_is_exported(panels: list[dict[str, Any]]) -> N
     samples = exported()
     found = {
         panel["title"]: [
-            said for target in panel["targets"] for said in complaints(target["expr"], samples)
+            wrong for target in panel["targets"] for wrong in complaints(target["expr"], samples)
         ]
         for panel in panels
     }
-    assert not {title: said for title, said in found.items() if said}
+    assert not {title: wrong for title, wrong in found.items() if wrong}
 
 
 def test_every_metric_of_the_service_has_a_place(dashboard: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def alerts(root: Path) -> list[dict[str, Any]]:
 def test_alerts_ask_only_for_what_is_exported(alerts: list[dict[str, Any]]) -> None:
     samples = exported()
     found = {rule["alert"]: complaints(rule["expr"], samples) for rule in alerts}
-    assert not {name: said for name, said in found.items() if said}
+    assert not {name: wrong for name, wrong in found.items() if wrong}
 
 
 def test_alerts_tell_what_to_do(alerts: list[dict[str, Any]]) -> None:

@@ -121,8 +121,8 @@ def test_no_headers_names_the_package(machine: Machine, root: Path, tmp_path: Pa
 def test_all_that_is_missing_is_named_at_once(machine: Machine, root: Path, tmp_path: Path) -> None:
     (machine.bin / "g++").unlink()
     machine.add_python("python3", "3.11", venv=False, include=tmp_path / "nowhere")
-    said = machine.run(root).stderr.splitlines()[0]
-    assert said == (
+    line = machine.run(root).stderr.splitlines()[0]
+    assert line == (
         "error: no C++ compiler; python3 makes no virtual environments and has no Python.h"
     )
 

@@ -28,11 +28,11 @@ def teach(server: Server, row: list[float], label: str, **more: Any) -> None:
 
 def knows(server: Server, row: list[float], label: str) -> None:
     """It is right, and the new memory is its first neighbour."""
-    said = server.predict(row, neighbours=3)
-    assert said["label"] == label
-    assert said["neighbours"][0]["id"] == "correction-1"
-    assert said["neighbours"][0]["target"] == label
-    assert said["neighbours"][0]["source"] == "a-person"
+    reply = server.predict(row, neighbours=3)
+    assert reply["label"] == label
+    assert reply["neighbours"][0]["id"] == "correction-1"
+    assert reply["neighbours"][0]["target"] == label
+    assert reply["neighbours"][0]["source"] == "a-person"
 
 
 def test_taught_live_and_killed_in_between(digits: FittedModel, tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ class Workers:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.said: dict[str, list[Line]] = {"a": [], "b": []}
+        self.lines_of: dict[str, list[Line]] = {"a": [], "b": []}
         self._readers = []
         group = 0
-        for name, said in self.said.items():
+        for name, lines in self.lines_of.items():
             paths = [str(folder / part) for part in ("state", "memories", "digits.npz")]
             command = [sys.executable, "-m", "tests.faults.worker", *paths, name, str(seed)]
             process = subprocess.Popen(
@@ -58,7 +58,7 @@ class Workers:
             )
             group = group or process.pid
             self.processes.append(process)
-            self._readers.append(Thread(target=self._read, args=(process, said)))
+            self._readers.append(Thread(target=self._read, args=(process, lines)))
         for reader in self._readers:
             reader.start()
 
@@ -79,7 +79,7 @@ class Workers:
 
     @property
     def lines(self) -> list[Line]:
-        return [line for said in self.said.values() for line in said]
+        return [line for lines in self.lines_of.values() for line in lines]
 
     def wait_for(self, kind: Kind) -> None:
         """Until a worker has said this, or both that they are ready."""
@@ -89,9 +89,9 @@ class Workers:
             assert all(process.poll() is None for process in self.processes), "a worker ended"
             time.sleep(0.01)
 
-    def _read(self, process: subprocess.Popen[bytes], said: list[Line]) -> None:
+    def _read(self, process: subprocess.Popen[bytes], lines: list[Line]) -> None:
         assert process.stdout is not None
-        said.extend(Line.load(line) for line in process.stdout if line.endswith(b"\n"))
+        lines.extend(Line.load(line) for line in process.stdout if line.endswith(b"\n"))
 
 
 def live_and_die(folder: Path, seed: int, chance: random.Random) -> list[Line]:

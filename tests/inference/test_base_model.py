@@ -21,19 +21,19 @@ def lookup_rows(*indexes: int) -> Rows:
 
 def test_it_says_what_scikit_learn_says(digits: Digits) -> None:
     model = BaseModel(digits.path, inputs=digits.specs, threads=1)
-    said = model.run(Rows({"pixels": digits.inputs}))
-    exponents = np.exp(said.logits - said.logits.max(axis=1, keepdims=True))
+    output = model.run(Rows({"pixels": digits.inputs}))
+    exponents = np.exp(output.logits - output.logits.max(axis=1, keepdims=True))
     probabilities = exponents / exponents.sum(axis=1, keepdims=True)
     expected = digits.classifier.predict_proba(digits.inputs)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-    assert said.logits.dtype == said.embeddings.dtype == np.float32
-    assert said.embeddings.shape == (len(digits.inputs), 32)
+    assert output.logits.dtype == output.embeddings.dtype == np.float32
+    assert output.embeddings.shape == (len(digits.inputs), 32)
 
 
 def test_it_takes_several_inputs(lookup: Path) -> None:
-    said = BaseModel(lookup, inputs=LOOKUP_SPECS).run(lookup_rows(4, 0))
-    assert said.embeddings.tolist() == [[8, 9], [0, 1]]
-    assert said.logits.tolist() == [[-8, -9], [0, -1]]
+    output = BaseModel(lookup, inputs=LOOKUP_SPECS).run(lookup_rows(4, 0))
+    assert output.embeddings.tolist() == [[8, 9], [0, 1]]
+    assert output.logits.tolist() == [[-8, -9], [0, -1]]
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -65,11 +65,11 @@ def test_a_model_that_stops_working_is_the_services_fault(
 
 
 def test_rows_that_are_not_finite_come_out_as_they_are(roots: Path) -> None:
-    said = BaseModel(roots, inputs=ROOTS_SPECS).run(
+    output = BaseModel(roots, inputs=ROOTS_SPECS).run(
         Rows({"x": np.array([[4.0, 4.0], [-1.0, -1.0]], np.float32)})
     )
-    assert said.logits[0, 0] == 2.0
-    assert np.isnan(said.logits[1, 0])
+    assert output.logits[0, 0] == 2.0
+    assert np.isnan(output.logits[1, 0])
 
 
 def test_warm_up_runs_the_sizes_that_come(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def examples(
     width = 10 if targets.ndim == 1 else targets.shape[1]
     base = np.full((len(index), width), 0.1, np.float32)
     none = np.zeros((len(index), 0))
-    said = Predictions(
+    predicted = Predictions(
         base=base,
         scores=base,
         embeddings=PIXELS[index],
@@ -93,8 +93,8 @@ def examples(
     )
     return Examples(
         rows=Rows({"pixels": PIXELS[index]}),
-        predictions=said,
-        scored=said if step == 1 else said.slice(0, -(-len(index) // step)),
+        predictions=predicted,
+        scored=predicted if step == 1 else predicted.slice(0, -(-len(index) // step)),
         step=step,
         targets=targets,
         ids=[f"row-{row}" for row in index],

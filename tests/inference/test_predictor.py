@@ -140,23 +140,25 @@ def test_scores_are_base_plus_correction_by_the_formula(
 ) -> None:
     async def scenario(predictor: Predictor) -> None:
         await learn(predictor, digits, 0, 200)
-        said = await predictor.predict(rows_of(digits, 200, 300))
+        predictions = await predictor.predict(rows_of(digits, 200, 300))
         base, scores = expected_scores(digits, slice(200, 300), slice(0, 200))
-        np.testing.assert_allclose(said.base, base, atol=1e-5)
-        np.testing.assert_allclose(said.scores, scores, atol=1e-4)
-        np.testing.assert_array_equal(said.scores, said.base + said.correction.residuals)
-        np.testing.assert_allclose(said.scores.sum(axis=1), 1, atol=1e-5)
-        assert said.memory_size == 200
-        assert said.revision > 0
+        np.testing.assert_allclose(predictions.base, base, atol=1e-5)
+        np.testing.assert_allclose(predictions.scores, scores, atol=1e-4)
+        np.testing.assert_array_equal(
+            predictions.scores, predictions.base + predictions.correction.residuals
+        )
+        np.testing.assert_allclose(predictions.scores.sum(axis=1), 1, atol=1e-5)
+        assert predictions.memory_size == 200
+        assert predictions.revision > 0
 
     run(base_of(digits), memory, scenario)
 
 
 def test_without_memories_the_base_speaks_alone(digits: Digits, memory: ResidualMemory) -> None:
     async def scenario(predictor: Predictor) -> None:
-        said = await predictor.predict(rows_of(digits, 0, 3))
-        np.testing.assert_array_equal(said.scores, said.base)
-        assert (said.memory_size, said.revision) == (0, 0)
+        predictions = await predictor.predict(rows_of(digits, 0, 3))
+        np.testing.assert_array_equal(predictions.scores, predictions.base)
+        assert (predictions.memory_size, predictions.revision) == (0, 0)
 
     watcher = Watcher()
     run(base_of(digits), memory, scenario, observer=watcher)
@@ -169,8 +171,8 @@ def test_a_mistake_that_is_memorized_with_weight_is_right_the_next_time(
 ) -> None:
     async def scenario(predictor: Predictor) -> None:
         await learn(predictor, digits, 0, 100)
-        said = await predictor.predict(rows_of(digits, 100, 400))
-        wrong = 100 + int((said.scores.argmax(axis=1) != digits.labels[100:400]).argmax())
+        predictions = await predictor.predict(rows_of(digits, 100, 400))
+        wrong = 100 + int((predictions.scores.argmax(axis=1) != digits.labels[100:400]).argmax())
         row = rows_of(digits, wrong, wrong + 1)
         before = await predictor.predict(row)
         assert before.scores.argmax() != digits.labels[wrong]
@@ -423,9 +425,9 @@ def test_a_row_without_a_finite_answer_fails_its_own_request(
             weights=np.ones(1),
             source=None,
         )
-        said = await predictor.predict(rows(4.0))
-        assert said.base.tolist() == [[2.0]]
-        assert said.scores.tolist() == [[5.0]]
+        predictions = await predictor.predict(rows(4.0))
+        assert predictions.base.tolist() == [[2.0]]
+        assert predictions.scores.tolist() == [[5.0]]
 
     run(
         BaseModel(roots, inputs=ROOTS_SPECS),

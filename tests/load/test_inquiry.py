@@ -16,7 +16,7 @@ WRONG = b'{"error":{"code":"invalid_input","message":"is missing","field":"input
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("reply", "why"),
     [
         (answer("401 Unauthorized", REFUSED), "401: the key is unknown"),
         (answer("422 Unprocessable", WRONG), "422: inputs: is missing"),
@@ -25,8 +25,8 @@ WRONG = b'{"error":{"code":"invalid_input","message":"is missing","field":"input
         (HANG_UP, "is the server running"),
     ],
 )
-def test_a_request_that_is_refused_says_why(said: bytes, why: str) -> None:
-    with ScriptedServer(always(said)) as server, pytest.raises(LoadFailed, match=why):
+def test_a_request_that_is_refused_says_why(reply: bytes, why: str) -> None:
+    with ScriptedServer(always(reply)) as server, pytest.raises(LoadFailed, match=why):
         Inquiry(server.target, {}).try_out("/predict", b"{}")
 
 

@@ -25,7 +25,7 @@ from tests.conftest import FittedModel, TwoVersions
 from tests.maintenance.examples import Taught, digit_memories, flip
 
 
-class Said(Silent):
+class KeptLines(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -41,7 +41,7 @@ def exported(
     vectors: bool = False,
     skip_bad: bool = False,
     force: bool = False,
-    said: Said | None = None,
+    kept: KeptLines | None = None,
 ) -> int:
     return export_memories(
         taught.bundle,
@@ -51,7 +51,7 @@ def exported(
         vectors=vectors,
         skip_bad=skip_bad,
         force=force,
-        progress=said or Silent(),
+        progress=kept or Silent(),
     )
 
 
@@ -61,7 +61,7 @@ def imported(
     file: Path,
     *,
     skip_bad: bool = False,
-    said: Said | None = None,
+    kept: KeptLines | None = None,
     options: MemoryOptions | None = None,
     max_weight: float | None = None,
 ) -> Imported:
@@ -78,7 +78,7 @@ def imported(
             file,
             skip_bad=skip_bad,
             provider="cpu",
-            progress=said or Silent(),
+            progress=kept or Silent(),
             max_weight=max_weight,
         )
     finally:
@@ -247,24 +247,24 @@ BAD: dict[str, Callable[[dict[str, object]], object]] = {
 }
 
 
-@pytest.mark.parametrize("said", BAD)
+@pytest.mark.parametrize("complaint", BAD)
 def test_a_bad_line_is_named_and_nothing_of_its_batch_kept(
-    digits: FittedModel, tmp_path: Path, state: Path, said: str
+    digits: FittedModel, tmp_path: Path, state: Path, complaint: str
 ) -> None:
     lines: list[object] = [line(digits, row) for row in range(5)]
-    lines[3] = BAD[said](line(digits, 3))
+    lines[3] = BAD[complaint](line(digits, 3))
     write(tmp_path / "m.jsonl", ["", *lines])
     with pytest.raises(BundleError) as error:
         imported(digits.bundle, state, tmp_path / "m.jsonl")
     assert f"{tmp_path / 'm.jsonl'}, line 5: " in str(error.value)
-    assert said in str(error.value)
+    assert complaint in str(error.value)
     assert "row 0" not in str(error.value)
     assert stored(state) == []
-    report = Said()
-    done = imported(digits.bundle, state, tmp_path / "m.jsonl", skip_bad=True, said=report)
+    kept = KeptLines()
+    done = imported(digits.bundle, state, tmp_path / "m.jsonl", skip_bad=True, kept=kept)
     assert (done.created, done.skipped) == (4, 1)
-    assert len(report.lines) == 1
-    assert report.lines[0].startswith("skipped: ")
+    assert len(kept.lines) == 1
+    assert kept.lines[0].startswith("skipped: ")
 
 
 def test_batches_before_a_bad_line_stay(digits: FittedModel, tmp_path: Path, state: Path) -> None:
@@ -342,9 +342,9 @@ def test_a_damaged_memory_stops_an_export_or_is_left_out(taught: Taught, tmp_pat
     with pytest.raises(CorruptFile, match=f"memory {memory.record.sequence} .* checksum"):
         exported(taught, tmp_path / "m.jsonl")
     assert not (tmp_path / "m.jsonl").exists()
-    said = Said()
-    assert exported(taught, tmp_path / "m.jsonl", skip_bad=True, said=said) == 147
-    assert memory.record.id in said.lines[0]
+    kept = KeptLines()
+    assert exported(taught, tmp_path / "m.jsonl", skip_bad=True, kept=kept) == 147
+    assert memory.record.id in kept.lines[0]
 
 
 def test_an_export_replaces_nothing_unasked(taught: Taught, tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_an_export_replaces_nothing_unasked(taught: Taught, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "said"),
+    ("name", "source", "complaint"),
     [
         ("m.csv", None, r"\.jsonl or \.parquet"),
         ("m.jsonl", "fit", "part of the bundle"),
@@ -363,9 +363,9 @@ def test_an_export_replaces_nothing_unasked(taught: Taught, tmp_path: Path) -> N
     ],
 )
 def test_an_export_that_cannot_be_is_refused(
-    taught: Taught, tmp_path: Path, name: str, source: str | None, said: str
+    taught: Taught, tmp_path: Path, name: str, source: str | None, complaint: str
 ) -> None:
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=complaint):
         exported(taught, tmp_path / name, source=source)
 
 
@@ -434,9 +434,9 @@ def test_forgotten_memories_of_the_bundle_are_named_since_no_file_tells_of_them(
     replacing.ids[0] = "fit-9"
     journal.append([replacing])
     journal.close()
-    said = Said()
-    assert exported(taught, tmp_path / "m.jsonl", said=said) == 149
-    (line,) = said.lines
+    kept = KeptLines()
+    assert exported(taught, tmp_path / "m.jsonl", kept=kept) == 149
+    (line,) = kept.lines
     assert line.startswith(
         "forgotten memories of the bundle, which the file does not hold: 2 (fit-3, fit-8);"
     )

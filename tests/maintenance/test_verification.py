@@ -132,7 +132,7 @@ def test_a_missing_journal_beside_segments_is_a_fault(taught: Taught) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "complaint"),
     [
         ("UPDATE memories SET embedding = zeroblob(8) WHERE sequence = 7", "checksum"),
         ("UPDATE memories SET weight = 2 WHERE sequence = 7", "checksum"),
@@ -149,14 +149,14 @@ def test_a_missing_journal_beside_segments_is_a_fault(taught: Taught) -> None:
         ("DELETE FROM horizon", "no readable catalogue"),
     ],
 )
-def test_what_the_journal_says_wrong_is_found(taught: Taught, change: str, said: str) -> None:
+def test_what_the_journal_says_wrong_is_found(taught: Taught, change: str, complaint: str) -> None:
     with closing(apsw.Connection(str(taught.folders.journal))) as connection:
         connection.execute(change)
-    assert any(said in finding.detail for finding in faults(taught)), findings(taught)
+    assert any(complaint in finding.detail for finding in faults(taught)), findings(taught)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "complaint"),
     [
         ("embeddings", np.nan, "embedding that is not finite"),
         ("residuals", np.inf, "residual that is not finite"),
@@ -165,7 +165,7 @@ def test_what_the_journal_says_wrong_is_found(taught: Taught, change: str, said:
     ],
 )
 def test_a_memory_that_should_never_have_been_written_is_found(
-    taught: Taught, field: str, value: float, said: str
+    taught: Taught, field: str, value: float, complaint: str
 ) -> None:
     memories = digit_memories(taught.model, range(200, 203))
     getattr(memories, field)[1] = value
@@ -173,7 +173,7 @@ def test_a_memory_that_should_never_have_been_written_is_found(
         for row in columns([memories], taught.bundle.manifest.memory_shape()):
             connection.execute(insertion(1), row)
     (found,) = faults(taught)
-    assert said in found.detail
+    assert complaint in found.detail
     assert "digit-201" in found.detail
 
 

@@ -92,8 +92,8 @@ def test_there_and_back_under_load(
         def base() -> tuple[str, list[float]]:
             answer = ask(server, "POST", "/predict", json=body)
             assert answer.status_code == 200, answer.text
-            said = answer.json()
-            return said["model"]["version"], said["predictions"][0]["base"]["scores"]
+            reply = answer.json()
+            return reply["model"]["version"], reply["predictions"][0]["base"]["scores"]
 
         right = dict([base()])
         use(store, 2)

@@ -266,11 +266,11 @@ def _check_manifest(path: Path) -> None:
         CorruptFile: they differ.
     """
     try:
-        said = (path / _CHECKSUM).read_bytes().split()
+        recorded = (path / _CHECKSUM).read_bytes().split()
         found = sha256_of(path / _MANIFEST)
     except FileNotFoundError:
         return
-    if said[:1] != [found.encode()]:
+    if recorded[:1] != [found.encode()]:
         raise CorruptFile(f"{path / _MANIFEST} differs from its checksum in {_CHECKSUM}")
 
 

@@ -62,8 +62,8 @@ class Marks:
         parts: list[list[NDArray[np.float64]]] = []
         for batch in answers:
             metric = "accuracy" if batch.targets.ndim == 1 else "rmse"
-            said = (batch.base, batch.knn, batch.resmem)
-            parts.append([mark(scores, batch.targets) for scores in said])
+            outputs = (batch.base, batch.knn, batch.resmem)
+            parts.append([mark(scores, batch.targets) for scores in outputs])
         base, knn, resmem = (np.concatenate(column) for column in zip(*parts, strict=True))
         return cls(metric, base, knn, resmem)
 

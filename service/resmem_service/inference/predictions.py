@@ -33,16 +33,16 @@ class Predictions:
 
     def slice(self, start: int, stop: int) -> Self:
         """Return the predictions of rows `start` up to, not including, `stop`; a view."""
-        said = self.correction
+        correction = self.correction
         return type(self)(
             base=self.base[start:stop],
             scores=self.scores[start:stop],
             embeddings=self.embeddings[start:stop],
             correction=Correction(
-                residuals=said.residuals[start:stop],
-                sequences=said.sequences[start:stop],
-                distances=said.distances[start:stop],
-                weights=said.weights[start:stop],
+                residuals=correction.residuals[start:stop],
+                sequences=correction.sequences[start:stop],
+                distances=correction.distances[start:stop],
+                weights=correction.weights[start:stop],
             ),
             memory_size=self.memory_size,
             revision=self.revision,
@@ -53,16 +53,16 @@ class Predictions:
         """Join the predictions of one request's parts, at least one, in order."""
         if len(parts) == 1:
             return parts[0]
-        said = [part.correction for part in parts]
+        corrections = [part.correction for part in parts]
         return cls(
             base=np.concatenate([part.base for part in parts]),
             scores=np.concatenate([part.scores for part in parts]),
             embeddings=np.concatenate([part.embeddings for part in parts]),
             correction=Correction(
-                residuals=np.concatenate([one.residuals for one in said]),
-                sequences=np.concatenate([one.sequences for one in said]),
-                distances=np.concatenate([one.distances for one in said]),
-                weights=np.concatenate([one.weights for one in said]),
+                residuals=np.concatenate([one.residuals for one in corrections]),
+                sequences=np.concatenate([one.sequences for one in corrections]),
+                distances=np.concatenate([one.distances for one in corrections]),
+                weights=np.concatenate([one.weights for one in corrections]),
             ),
             memory_size=parts[0].memory_size,
             revision=parts[0].revision,

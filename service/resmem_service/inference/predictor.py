@@ -149,8 +149,8 @@ class Predictor:
     def _answer(self, rows: Rows) -> tuple[Predictions, NDArray[np.intp]]:
         """Predictions of rows, and which of them the model has no finite answer to."""
         began = perf_counter()
-        said = self.model.run(rows)
-        logits, embeddings = said.logits, said.embeddings
+        output = self.model.run(rows)
+        logits, embeddings = output.logits, output.embeddings
         bad = _not_finite(logits, embeddings)
         if bad.size:  # the others of the batch must not meet a NaN
             logits, embeddings = logits.copy(), embeddings.copy()

@@ -75,15 +75,15 @@ class Inquiry:
         try:
             connection.request(method, target.prefix + path, body, headers)
             answer = connection.getresponse()
-            said = answer.read()
+            content = answer.read()
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise LoadFailed(f"{where}: {reason}; is the server running?") from None
         finally:
             connection.close()
         if not 200 <= answer.status < 300:
-            raise LoadFailed(f"{where}: {answer.status}: {_message(said)}")
-        return said
+            raise LoadFailed(f"{where}: {answer.status}: {_message(content)}")
+        return content
 
 
 def _message(body: bytes) -> str:

@@ -145,8 +145,8 @@ class SegmentAudit:
             raise CorruptFile(f"{folder} holds {segment.rows} rows instead of {entry.rows}")
         files = json.loads((folder / "segment.json").read_bytes())["files"]
         self._checksums = {
-            name: (self._open_files.enter_context((folder / name).open("rb")), said["sha256"])
-            for name, said in files.items()
+            name: (self._open_files.enter_context((folder / name).open("rb")), listed["sha256"])
+            for name, listed in files.items()
         }
         self._vectors = GraphVectors(folder / "graph.hnsw", shape.dim, segment.rows)
         self._targets, self._weights = segment.targets, segment.weights

@@ -22,17 +22,17 @@ BINARY: dict[str, Any] = {"parameters": {"binary_data_output": True}}
 def predicted(service: LocalService, rows: Any) -> dict[str, Any]:
     """What `/predict` says, as outputs of the protocol."""
     answer = service.post("/predict", {"inputs": rows.tolist()})
-    said = answer.json()["predictions"]
-    if "value" in said[0]:
+    expected = answer.json()["predictions"]
+    if "value" in expected[0]:
         return {
-            key: np.array([[one[key]] for one in said], np.float32)
+            key: np.array([[one[key]] for one in expected], np.float32)
             for key in ("value", "base", "correction")
         }
     return {
-        "scores": np.array([one["scores"] for one in said], np.float32),
-        "base": np.array([one["base"]["scores"] for one in said], np.float32),
-        "correction": np.array([one["correction"] for one in said], np.float32),
-        "label": np.array([one["label"] for one in said], dtype=np.object_),
+        "scores": np.array([one["scores"] for one in expected], np.float32),
+        "base": np.array([one["base"]["scores"] for one in expected], np.float32),
+        "correction": np.array([one["correction"] for one in expected], np.float32),
+        "label": np.array([one["label"] for one in expected], dtype=np.object_),
     }
 
 

@@ -87,14 +87,14 @@ def test_the_metadata_follow_a_reload(digits: FittedModel, start: Start) -> None
 
 
 def test_a_client_that_follows_the_metadata_is_understood(digits_service: LocalService) -> None:
-    said = digits_service.get("/v2/models/digits").json()
+    described = digits_service.get("/v2/models/digits").json()
     inputs = {
         one["name"]: np.zeros([3 if axis == -1 else axis for axis in one["shape"]], np.float32)
-        for one in said["inputs"]
+        for one in described["inputs"]
     }
-    outputs = [{"name": one["name"]} for one in said["outputs"]]
+    outputs = [{"name": one["name"]} for one in described["outputs"]]
     answer = infer(digits_service, "digits", wire.json_body(inputs, outputs=outputs)).json()
-    for told, given in zip(said["outputs"], answer["outputs"], strict=True):
+    for told, given in zip(described["outputs"], answer["outputs"], strict=True):
         assert given["datatype"] == told["datatype"]
         assert given["shape"] == [3 if axis == -1 else axis for axis in told["shape"]]
 

@@ -40,12 +40,12 @@ def images() -> NDArray[np.uint8]:
 def expected(server: Server, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """What `/predict` says to all 500."""
     answer = server.client.post("/predict", json={"inputs": images.tolist()}, headers=HEADERS)
-    said = answer.json()["predictions"]
+    expected = answer.json()["predictions"]
     return {
-        "scores": np.array([one["scores"] for one in said], np.float32),
-        "base": np.array([one["base"]["scores"] for one in said], np.float32),
-        "correction": np.array([one["correction"] for one in said], np.float32),
-        "label": np.array([one["label"].encode() for one in said], dtype=np.object_),
+        "scores": np.array([one["scores"] for one in expected], np.float32),
+        "base": np.array([one["base"]["scores"] for one in expected], np.float32),
+        "correction": np.array([one["correction"] for one in expected], np.float32),
+        "label": np.array([one["label"].encode() for one in expected], dtype=np.object_),
     }
 
 

@@ -21,14 +21,14 @@ Numbers = Callable[[Predictions], NDArray[np.float32]]
 
 NUMBERS: Final[dict[Task, dict[str, Numbers]]] = {
     "classification": {
-        "scores": lambda said: said.scores,
-        "base": lambda said: said.base,
-        "correction": lambda said: said.correction.residuals,
+        "scores": lambda predictions: predictions.scores,
+        "base": lambda predictions: predictions.base,
+        "correction": lambda predictions: predictions.correction.residuals,
     },
     "regression": {
-        "value": lambda said: said.scores,
-        "base": lambda said: said.base,
-        "correction": lambda said: said.correction.residuals,
+        "value": lambda predictions: predictions.scores,
+        "base": lambda predictions: predictions.base,
+        "correction": lambda predictions: predictions.correction.residuals,
     },
 }
 """By task: the outputs of numbers, in their order. The names are those of `/predict`."""

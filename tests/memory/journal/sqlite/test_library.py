@@ -129,8 +129,8 @@ def test_errors_of_the_file_come_out_as_ours_and_mistakes_do_not(
 
 
 def test_an_error_of_the_operating_system_says_which_call_it_was_of() -> None:
-    said = r"^journal: .*\(SQLITE_IOERR_FSYNC\)$"
-    with pytest.raises(JournalUnavailable, match=said), translated(Path("journal")):
+    pattern = r"^journal: .*\(SQLITE_IOERR_FSYNC\)$"
+    with pytest.raises(JournalUnavailable, match=pattern), translated(Path("journal")):
         raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
 
 

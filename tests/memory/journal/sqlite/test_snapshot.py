@@ -102,7 +102,7 @@ def test_what_is_no_journal_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("journal")
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "complaint"),
     [
         ("UPDATE meta SET value = 'x' WHERE key = 'dim'", "does not say what it holds"),
         ("DELETE FROM meta WHERE key = 'residuals'", "does not say what it holds"),
@@ -110,10 +110,10 @@ def test_what_is_no_journal_is_named(tmp_path: Path) -> None:
         ("DELETE FROM horizon", "no readable catalogue"),
     ],
 )
-def test_what_it_says_of_itself_is_checked(path: Path, statement: str, said: str) -> None:
+def test_what_it_says_of_itself_is_checked(path: Path, statement: str, complaint: str) -> None:
     execute(path, statement)
     with (
-        pytest.raises((CorruptFile, JournalUnavailable), match=said),
+        pytest.raises((CorruptFile, JournalUnavailable), match=complaint),
         open_snapshot(path),
     ):
         pass
