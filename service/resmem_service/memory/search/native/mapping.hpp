@@ -91,7 +91,7 @@ class MappedRanges {
   static void install() {
     static std::mutex alone;
     const std::lock_guard<std::mutex> held(alone);
-    page_bytes() = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+    page_bytes();  // so that the handler finds it known
     struct sigaction now{};
     sigaction(SIGBUS, nullptr, &now);
     if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == &handle) return;
@@ -104,8 +104,8 @@ class MappedRanges {
       throw std::system_error(errno, std::generic_category(), "sigaction");
   }
 
-  static std::uintptr_t& page_bytes() {
-    static std::uintptr_t bytes = 4096;
+  static std::uintptr_t page_bytes() {
+    static const auto bytes = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
     return bytes;
   }
 
