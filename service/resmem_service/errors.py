@@ -1,10 +1,10 @@
-"""Every error that a caller can cause or must know of, each with the answer that HTTP gives to it.
+"""Every error that a caller can cause or must know of: a code, a message, and the field at fault.
 
 bytes -> request -> rows -> valid rows -> answered rows: `MalformedRequest`, `HeadTooLarge`,
 `RequestTimeout`, `Overloaded` and their like end the first arrow, `MalformedBody`, `BodyTooLarge`
 and `UnsupportedEncoding` the second, `InvalidInput` and `TooManyRows` the third, `QueueFull`,
 `NotReady` and `JournalUnavailable` the last.
-`resmem_service.api` turns any of them into the contract's body in one place.
+No transport is known here: `resmem_service.api.statuses` has the HTTP status of each code.
 """
 
 from typing import ClassVar
@@ -46,10 +46,9 @@ __all__ = [
 
 
 class ResmemError(Exception):
-    """The root: `code` and `status` belong to the class, message and field to the case."""
+    """The root: `code` belongs to the class, message and field to the case."""
 
     code: ClassVar[str] = "internal"
-    status: ClassVar[int] = 500
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -61,168 +60,144 @@ class MalformedRequest(ResmemError):
     """What arrived is not HTTP/1.1, or it is ambiguous where the request ends."""
 
     code = "malformed_request"
-    status = 400
 
 
 class MalformedBody(ResmemError):
     """The body is not JSON."""
 
     code = "malformed_body"
-    status = 400
 
 
 class Unauthorized(ResmemError):
     """The request has no key, or one that is not among those of the settings."""
 
     code = "unauthorized"
-    status = 401
 
 
 class Forbidden(ResmemError):
     """The key is known, but lacks the scope that the route needs."""
 
     code = "forbidden"
-    status = 403
 
 
 class ForeignOrigin(ResmemError):
     """A browser sent it for a web page whose origin is not among `cors_origins`."""
 
     code = "foreign_origin"
-    status = 403
 
 
 class MemoryNotFound(ResmemError):
     """No memory has this id."""
 
     code = "memory_not_found"
-    status = 404
 
 
 class ModelNotFound(ResmemError):
     """The model or version asked for by name is not the one that is served."""
 
     code = "model_not_found"
-    status = 404
 
 
 class RequestTimeout(ResmemError):
     """The head or the body of the request did not arrive in time."""
 
     code = "request_timeout"
-    status = 408
 
 
 class ReloadFailed(ResmemError):
     """The new version cannot be served; the one that was served before still is."""
 
     code = "reload_failed"
-    status = 409
 
 
 class BodyTooLarge(ResmemError):
     """The body is over `max_body_bytes`."""
 
     code = "body_too_large"
-    status = 413
 
 
 class TooManyRows(ResmemError):
     """The request is over `max_request_rows`."""
 
     code = "too_many_rows"
-    status = 413
 
 
 class UnsupportedEncoding(ResmemError):
     """The body has a `Content-Encoding` that is not supported, or several of them."""
 
     code = "unsupported_encoding"
-    status = 415
 
 
 class UnsupportedMediaType(ResmemError):
     """The body has a `Content-Type` that is not JSON's: a form, say, of a web page."""
 
     code = "unsupported_media_type"
-    status = 415
 
 
 class ExpectationFailed(ResmemError):
     """The request has an `Expect` header that asks for something unknown."""
 
     code = "expectation_failed"
-    status = 417
 
 
 class InvalidInput(ResmemError):
     """Well-formed, but not what the model or the contract takes; `field` says where."""
 
     code = "invalid_input"
-    status = 422
 
 
 class QueueFull(ResmemError):
     """The batch queue holds `max_queue_rows` already."""
 
     code = "queue_full"
-    status = 429
 
 
 class HeadTooLarge(ResmemError):
     """The head of the request, or what surrounds the chunks of its body, is over the limit."""
 
     code = "head_too_large"
-    status = 431
 
 
 class UnknownMethod(ResmemError):
     """The method is not one that any route of this service supports."""
 
     code = "unknown_method"
-    status = 501
 
 
 class UnsupportedTransferCoding(ResmemError):
     """The request has a `Transfer-Encoding` other than `chunked`."""
 
     code = "unsupported_transfer_coding"
-    status = 501
 
 
 class TooManyConnections(ResmemError):
     """`max_connections` are open, and none of them is idle."""
 
     code = "too_many_connections"
-    status = 503
 
 
 class Overloaded(ResmemError):
     """The bodies of requests in flight have all the memory that they may take."""
 
     code = "overloaded"
-    status = 503
 
 
 class NotReady(ResmemError):
     """The service is still loading its model, or is shutting down."""
 
     code = "not_ready"
-    status = 503
 
 
 class HttpVersionNotSupported(ResmemError):
     """The request is in another version than HTTP/1.0 or HTTP/1.1."""
 
     code = "http_version_not_supported"
-    status = 505
 
 
 class JournalUnavailable(ResmemError):
     """The journal cannot be written: disk full, read-only or locked. Predictions go on."""
 
     code = "journal_unavailable"
-    status = 507
 
 
 class JournalLocked(JournalUnavailable):

@@ -36,7 +36,7 @@ def refusal(spec: TensorSpec, value: object) -> str:
     with pytest.raises(InvalidInput) as caught:
         spec.convert(value, "inputs.x")
     assert caught.value.field == "inputs.x"
-    assert caught.value.status == 422
+    assert caught.value.code == "invalid_input"
     return caught.value.message
 
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from resmem_service.api.content_coding import CODINGS
 from resmem_service.api.routes import methods_of, template_of
+from resmem_service.api.statuses import INTERNAL, STATUSES
 from resmem_service.errors import InvalidInput, ResmemError, UnsupportedMediaType
 from resmem_service.excerpt import LONGEST_NAMED, excerpt, shortened
 
@@ -42,14 +43,12 @@ class RouteNotFound(ResmemError):
     """No route has this path."""
 
     code = "not_found"
-    status = 404
 
 
 class MethodNotAllowed(ResmemError):
     """The route has other methods; `allowed` is the value of the `Allow` header."""
 
     code = "method_not_allowed"
-    status = 405
 
     def __init__(self, message: str, allowed: str) -> None:
         super().__init__(message)
@@ -76,13 +75,14 @@ def error_body(code: str, message: str, field: str | None) -> bytes:
 
 def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) -> ErrorResponse:
     """Makes the response to any error; what the caller did not cause is logged, not sent."""
-    if isinstance(error, ResmemError) and error.status != 500:
-        if error.status == 507:
+    if isinstance(error, ResmemError) and error.code in STATUSES:
+        status = STATUSES[error.code]
+        if status == 507:
             _log.error("%s [request %s]", error, request_id)
         return ErrorResponse(
-            error.status,
+            status,
             error.code,
-            _headers(error),
+            _headers(error, status),
             write(
                 error.code,
                 _encodable(error.message, _LONGEST_MESSAGE),
@@ -91,7 +91,7 @@ def answer_to(error: Exception, request_id: str, write: WriteBody = error_body) 
         )
     _log.error("a request failed [request %s]", request_id, exc_info=error)
     message = f"the server failed; its log tells more under request {request_id}"
-    return ErrorResponse(500, "internal", [], write("internal", message, None))
+    return ErrorResponse(500, INTERNAL, [], write(INTERNAL, message, None))
 
 
 def raise_as_ours(app: FastAPI) -> None:
@@ -144,15 +144,15 @@ def _encodable(text: str, longest: int) -> str:
     return shortened(text, longest).encode(errors="replace").decode()
 
 
-def _headers(error: ResmemError) -> list[tuple[bytes, bytes]]:
+def _headers(error: ResmemError, status: int) -> list[tuple[bytes, bytes]]:
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allowed.encode())]
-    if error.status == 401:
+    if status == 401:
         return [(b"www-authenticate", b"Bearer")]
     if isinstance(error, UnsupportedMediaType):
         return [(b"accept", b"application/json")]
-    if error.status == 415:
+    if status == 415:
         return [(b"accept-encoding", b", ".join(CODINGS))]
-    if error.status in (429, 503):
+    if status in (429, 503):
         return [(b"retry-after", _RETRY_AFTER_S)]
     return []

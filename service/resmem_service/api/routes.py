@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from resmem_service.api.auth import Scope
+from resmem_service.api.statuses import INTERNAL, STATUSES
 from resmem_service.telemetry.metrics import Series
 
 __all__ = [
@@ -22,35 +23,8 @@ __all__ = [
 OTHER: Final = "other"
 """The route label of every path that is none of ours."""
 
-REASONS: Final = (
-    "malformed_request",
-    "malformed_body",
-    "unauthorized",
-    "forbidden",
-    "foreign_origin",
-    "not_found",
-    "memory_not_found",
-    "model_not_found",
-    "method_not_allowed",
-    "request_timeout",
-    "reload_failed",
-    "body_too_large",
-    "too_many_rows",
-    "unsupported_encoding",
-    "unsupported_media_type",
-    "expectation_failed",
-    "invalid_input",
-    "queue_full",
-    "head_too_large",
-    "unknown_method",
-    "unsupported_transfer_coding",
-    "not_ready",
-    "too_many_connections",
-    "overloaded",
-    "http_version_not_supported",
-    "journal_unavailable",
-    "internal",
-)
+REASONS: Final = (*STATUSES, INTERNAL)
+"""The codes of refusals that metrics count."""
 
 EVERYWHERE: Final = (400, 408, 431, 503)
 """What any request may be answered with before it is known which route it is for; metrics count

@@ -12,6 +12,7 @@ from resmem_service.api.endpoint import JSON, Header
 from resmem_service.api.errors import answer_to, error_body
 from resmem_service.api.inference_protocol import errors as inference_protocol
 from resmem_service.api.routes import OTHER
+from resmem_service.api.statuses import status_of
 from resmem_service.errors import ResmemError
 from resmem_service.telemetry.logs import fields
 from resmem_service.telemetry.metrics import Metrics
@@ -74,7 +75,7 @@ class Refusals:
 
     def count(self, error: ResmemError, method: str = "") -> None:
         """Counts a refusal among the requests to no known route."""
-        self._metrics.requests(OTHER, method, str(error.status)).add()
+        self._metrics.requests(OTHER, method, str(status_of(error))).add()
         self._metrics.rejections(error.code).add()
 
     def log(self, error: ResmemError, peer: str) -> None:
