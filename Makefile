@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?=
 ARGS ?=
 KILLS ?= 300
+SANITIZER ?= address,undefined thread
 export VENV PYTHON
 
 # What is written in C++.
@@ -42,6 +43,10 @@ kills: $(BIN)/.installed-dev ## Kill processes 300 times in each of the tests th
 .PHONY: soak
 soak: $(BIN)/.installed-bench ## Ten minutes of a hostile client beside a polite one (ARGS="--minutes 60")
 	@$(BIN)/python -m benchmarks.speed.hostile $(ARGS)
+
+.PHONY: sanitize
+sanitize: $(BIN)/.installed-dev ## Run the tests of native code with sanitizers (SANITIZER=thread for one of the two)
+	@set -e; for name in $(SANITIZER); do .ci/sanitize $$name $(ARGS); done
 
 .PHONY: lint
 lint: $(BIN)/.installed-dev ## Check style, format and types

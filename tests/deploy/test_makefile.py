@@ -127,3 +127,13 @@ def test_every_target_says_what_it_does(root: Path) -> None:
     )
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert {"serve", "test", "lint", "bench", "fmt", "clean", "help"} <= listed
+
+
+def test_sanitizers_take_turns_or_one_is_named(checkout: Checkout) -> None:
+    script = checkout.folder / ".ci/sanitize"
+    script.parent.mkdir()
+    script.write_text('#!/bin/sh\necho "sanitize $*" >>calls\n')
+    script.chmod(0o755)
+    both = ["sanitize address,undefined", "sanitize thread"]
+    assert checkout.make("sanitize") == ["install dev", *both]
+    assert checkout.make("sanitize", "SANITIZER=thread", "ARGS=-k x") == ["sanitize thread -k x"]
