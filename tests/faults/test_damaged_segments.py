@@ -46,6 +46,11 @@ def put_a_file_in_its_place(folder: Path) -> None:
     folder.write_text("")
 
 
+def put_a_pipe_in_its_place(folder: Path) -> None:
+    (folder / "segment.json").unlink()
+    os.mkfifo(folder / "segment.json")
+
+
 DAMAGES: dict[str, Damage] = {
     "cut": lambda folder: os.truncate(folder / "graph.hnsw", 0),
     "flipped": lambda folder: flip(folder / "graph.hnsw", 4000),
@@ -53,6 +58,7 @@ DAMAGES: dict[str, Damage] = {
     "replaced": replace_file,
     "undescribed": lambda folder: (folder / "segment.json").unlink(),
     "no description": lambda folder: (folder / "segment.json").write_bytes(b"\xff{"),
+    "a pipe": put_a_pipe_in_its_place,
     "no header": lambda folder: flip(folder / "residuals.npy", 20),
     "vanished": shutil.rmtree,
     "renamed": lambda folder: folder.rename(folder.with_name("elsewhere")),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -59,6 +60,9 @@ class _Description:
 
     @classmethod
     def read(cls, path: Path) -> "_Description":
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Reading a pipe would wait for ever.
+            raise CorruptFile(f"{path} is no regular file")
         try:
             content = json.loads(path.read_bytes())
             if content["format"] != SEGMENT_FORMAT:

@@ -304,7 +304,8 @@ def _unusable(error: Exception) -> Unusable:
 def _log_unusable(
     entry: SegmentEntry, now: Unusable, before: Unusable | None, error: Exception
 ) -> None:
-    if before == now:
+    if before is not None and before.shortage == now.shortage:
+        # Each attempt may meet another file of it.
         return
     _log.error(
         "sealed segment %08d cannot be used: %s; predictions use its rows as the journal has them, "
