@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.openapi.models import OpenAPI
 from pydantic import BaseModel
@@ -27,6 +28,23 @@ def document(digits_service: LocalService) -> dict[str, Any]:
 def test_openapi_is_valid(document: dict[str, Any]) -> None:
     OpenAPI.model_validate(document)
     assert document["openapi"].startswith("3.1")
+
+
+def test_openapi_is_encoded_once_for_a_root_path(digits_service: LocalService) -> None:
+    app = digits_service.app.asgi
+    behind = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, root_path="/proxied"), base_url="http://resmem"
+    )
+    for _ in range(2):
+        first = digits_service.get("/openapi.json")
+        before, app.openapi_schema = app.openapi_schema, {"openapi": "built anew"}
+        try:
+            assert digits_service.get("/openapi.json").content == first.content
+            proxied = digits_service.run(behind.get("/proxied/openapi.json"))
+            assert proxied.json() == {"openapi": "built anew", "servers": [{"url": "/proxied"}]}
+        finally:
+            app.openapi_schema = before
+    assert "servers" not in digits_service.get("/openapi.json").json()
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import FastAPI, Response, Security
+import orjson
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -73,6 +74,22 @@ class _Api(FastAPI):
     """
 
     outer: RequestMiddleware
+
+    def setup(self) -> None:
+        """Called by FastAPI; of two routes with the same path the first one answers."""
+        self._document: tuple[str, bytes] | None = None
+        self.add_route("/openapi.json", self._describe, include_in_schema=False)
+        super().setup()
+
+    async def _describe(self, request: Request) -> Response:
+        """The OpenAPI document, kept as it is sent: to encode it takes milliseconds."""
+        root_path: str = request.scope.get("root_path", "").rstrip("/")
+        if self._document is None or self._document[0] != root_path:
+            content = self.openapi()
+            if root_path:
+                content = content | {"servers": [{"url": root_path}]}
+            self._document = root_path, orjson.dumps(content)
+        return Response(self._document[1], media_type="application/json")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.outer(scope, receive, send)
