@@ -1,5 +1,7 @@
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 from resmem_service.coalesced import Coalesced
@@ -113,3 +115,24 @@ def test_few_may_wait() -> None:
         assert await reloads.run() == 3
 
     scenario(play, max_waiting=3)
+
+
+def test_work_that_rests_takes_a_quarter_of_the_time_however_often_it_is_asked_for() -> None:
+    spans: list[tuple[float, float]] = []
+
+    async def work() -> int:
+        began = time.monotonic()
+        await asyncio.sleep(0.02)
+        spans.append((began, time.monotonic()))
+        return len(spans)
+
+    async def main() -> None:
+        reloads = Coalesced(work, what="reloads", rests=True)
+        for number in (1, 2):  # one after the other, each asked for when the last has its result
+            assert await reloads.run() == number
+        # And all at once: they share the run that begins when the rest is over.
+        assert await asyncio.gather(*(reloads.run() for _ in range(20))) == [3] * 20
+
+    asyncio.run(main())
+    for (began, ended), (following, _) in pairwise(spans):
+        assert following - ended >= 3 * (ended - began) - 0.005
