@@ -2,11 +2,25 @@
 
 import asyncio
 import gzip
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from resmem_service.api.body import Disconnected, decode_object, read_body
-from resmem_service.errors import BodyTooLarge, UnsupportedEncoding
+from resmem_service.api.body import BODY_CHARGE, Disconnected, decode_object, read_body
+from resmem_service.api.json_budget import check_json_beginning
+from resmem_service.api.large_bodies import LargeBodies
+from resmem_service.api.limits import RequestLimits
+from resmem_service.api.model_metadata import ModelMetadata
+from resmem_service.errors import (
+    BodyTooLarge,
+    InvalidInput,
+    MalformedBody,
+    TooManyRows,
+    UnsupportedEncoding,
+)
+from resmem_service.inference.tensor_spec import TensorSpec
 from starlette.types import Message
 
 KNOWN = ("inputs", "ids")
@@ -18,6 +32,7 @@ def read(
     limit: int = 10,
     length: int | None = None,
     coding: str | None = None,
+    check: Callable[[memoryview], None] | None = None,
 ) -> bytes:
     remaining = iter(messages)
 
@@ -27,7 +42,8 @@ def read(
     headers = [] if length is None else [(b"content-length", str(length).encode())]
     if coding is not None:
         headers.append((b"content-encoding", coding.encode()))
-    return asyncio.run(read_body({"type": "http", "headers": headers}, receive, limit))
+    scope = {"type": "http", "headers": headers}
+    return asyncio.run(read_body(scope, receive, limit, LargeBodies(), check))
 
 
 def part(body: bytes, *, more: bool = True) -> Message:
@@ -72,7 +88,7 @@ def test_a_body_is_in_one_coding() -> None:
         return part(gzip.compress(b"{}"), more=False)
 
     with pytest.raises(UnsupportedEncoding, match="more than one"):
-        asyncio.run(read_body({"type": "http", "headers": headers}, receive, 10))
+        asyncio.run(read_body({"type": "http", "headers": headers}, receive, 10, LargeBodies()))
 
 
 def test_a_client_that_goes_away() -> None:
@@ -92,3 +108,38 @@ def test_values_come_as_they_are() -> None:
 def test_whole_numbers_stay_whole_beside_nan() -> None:
     decoded = decode_object(b'{"inputs": [NaN, 1e999], "ids": 7}', KNOWN)
     assert isinstance(decoded["ids"], int)
+
+
+@pytest.mark.parametrize("piece", [b"0,", b"{},", b'"a",', b"x"])
+def test_a_compressed_body_is_expanded_no_further_than_it_is_right(piece: bytes) -> None:
+    """60 KB for 58 MB: what is wrong with them is seen in their first megabytes."""
+    size = 58 * 2**20
+    packed = gzip.compress(b'{"inputs":[' + piece * (size // len(piece)))
+    made: list[int] = []
+    scope = {
+        "type": "http",
+        "headers": [(b"content-encoding", b"gzip")],
+        "extensions": {BODY_CHARGE: made.append},
+    }
+    metadata = cast(
+        ModelMetadata, SimpleNamespace(inputs=[TensorSpec("x", "float32", (64,))], outputs=10)
+    )
+    check = partial(check_json_beginning, metadata=metadata, limits=RequestLimits())
+
+    async def receive() -> Message:
+        return part(packed, more=False)
+
+    with pytest.raises((InvalidInput, TooManyRows, MalformedBody)):
+        asyncio.run(read_body(scope, receive, 64 * 2**20, LargeBodies(), check))
+    assert sum(made) < size // 20
+
+
+def test_a_compressed_body_that_is_right_is_checked_in_linear_time() -> None:
+    body = b'{"inputs":[' + b"0.125," * 2**20 + b"0]}"
+    looked_at: list[int] = []
+    messages = [part(gzip.compress(body), more=False)]
+    found = read(
+        messages, limit=2**23, coding="gzip", check=lambda begun: looked_at.append(len(begun))
+    )
+    assert found == body
+    assert 0 < sum(looked_at) <= 2 * len(body)

@@ -10,6 +10,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from resmem_service.api.content_coding import CODINGS, compress, expand, wished_coding
+from resmem_service.api.large_bodies import LargeBodies
 from resmem_service.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
 from typing_extensions import Buffer
 
@@ -30,7 +31,7 @@ EACH = pytest.mark.parametrize("coding", list(THEIRS))
 
 
 def expanded(body: bytes, coding: bytes, limit: int = 10**6) -> bytes:
-    return asyncio.run(expand(body, coding, limit))
+    return asyncio.run(expand(body, coding, limit, lambda _: None, LargeBodies()))
 
 
 def test_all_are_known() -> None:

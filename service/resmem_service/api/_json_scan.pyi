@@ -7,6 +7,17 @@ def excess(
     where there is no key; and how many elements came before in the list that belongs to the key.
     """
 
+def first_fault(
+    body: bytes | memoryview, longest: int, deepest: int, most_of_key: int
+) -> tuple[str, int, bytes | None]:
+    """The first fault of a body, the byte where it is, and the top-level key that came before it.
+
+    The fault is `syntax`: it is not JSON, where NaN and infinities pass as numbers; `long`: a
+    string or number of more than `longest` bytes; `deep`: more than `deepest` levels; `end`: no
+    fault, but it is not complete; `odd`: neither, but a number may not be a finite float64; or
+    empty. The key is as it is written, at most `most_of_key` bytes; None where there is none.
+    """
+
 def too_deep(body: bytes | memoryview, depth: int) -> bytes | None:
     """The key, as it is written, below which more than `depth` lists and objects are nested.
 

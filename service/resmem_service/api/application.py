@@ -21,6 +21,7 @@ from resmem_service.api.inference_protocol import schemas as inference_protocol
 from resmem_service.api.inference_protocol.endpoint import InferEndpoint, VersionInferEndpoint
 from resmem_service.api.inference_protocol.errors import is_spoken_at
 from resmem_service.api.inference_protocol.metadata import MetadataRoutes
+from resmem_service.api.large_bodies import LargeBodies
 from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
 from resmem_service.api.memories import MemoriesRoutes
@@ -119,10 +120,11 @@ def build_api(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    predict = PredictEndpoint(lifecycle, limits, metrics)
-    memorize = MemorizeEndpoint(lifecycle, limits, metrics)
-    infer = InferEndpoint(lifecycle, limits, metrics)
-    infer_version = VersionInferEndpoint(lifecycle, limits, metrics)
+    large_bodies = LargeBodies()
+    predict = PredictEndpoint(lifecycle, limits, metrics, large_bodies)
+    memorize = MemorizeEndpoint(lifecycle, limits, metrics, large_bodies)
+    infer = InferEndpoint(lifecycle, limits, metrics, large_bodies)
+    infer_version = VersionInferEndpoint(lifecycle, limits, metrics, large_bodies)
     endpoints = (predict, memorize, infer, infer_version)
     metadata = MetadataRoutes(lifecycle)
     memories = MemoriesRoutes(lifecycle)

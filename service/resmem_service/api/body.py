@@ -1,6 +1,6 @@
 """A request's body: read up to a limit, decoded once, its keys checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from typing import Any, Final
@@ -10,6 +10,8 @@ from starlette.types import Message, Receive, Scope
 
 from resmem_service.api import _json_scan
 from resmem_service.api.content_coding import body_too_large, expand
+from resmem_service.api.json_grammar import CHECKED_BYTES, DEEPEST, check_grammar, key_as_sent
+from resmem_service.api.large_bodies import LargeBodies
 from resmem_service.errors import InvalidInput, MalformedBody, UnsupportedEncoding
 from resmem_service.excerpt import excerpt
 
@@ -33,8 +35,6 @@ _NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
 
 _NOT_UTF8: Final = "str is not valid UTF-8"
 """How the decoder begins to say so; it goes on about surrogates, whatever the bytes are."""
-_DEEPEST: Final = 1024
-"""Lists and objects inside one another that the decoder takes."""
 _MOST_NOT_FINITE: Final = 64
 """Values that are no JSON and yet reach the check of their field; the others are null by then."""
 
@@ -43,15 +43,24 @@ class Disconnected(Exception):
     """The client has disconnected, so that nobody waits for an answer."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    limit: int,
+    large_bodies: LargeBodies,
+    check: Callable[[memoryview], None] | None = None,
+) -> bytes:
     """Reads the whole body, at most `limit` bytes, and undoes its `Content-Encoding`.
+
+    What is compressed and large is expanded where `large_bodies` runs things, and only for as long
+    as `check` finds nothing wrong with its beginning; see `expand`.
 
     Raises:
         BodyTooLarge: `Content-Length` says so, the stream has passed the limit, or what comes out
             of it.
         UnsupportedEncoding, MalformedBody: the encoding is not known, or the body is not in it.
         Overloaded: there is no memory for what comes out of it.
-        Disconnected: the client went away before the end.
+        Disconnected: the client went away before the end. And whatever `check` raises.
     """
     coding = None
     for name, value in scope["headers"]:
@@ -73,7 +82,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     if coding is None:
         return body
     charge = scope.get("extensions", _NO_EXTENSIONS).get(BODY_CHARGE, _count_nothing)
-    return await expand(body, coding, limit, charge)
+    return await expand(body, coding, limit, charge, large_bodies, check)
 
 
 async def _joined(message: Message, receive: Receive, limit: int) -> bytes:
@@ -129,8 +138,10 @@ def refuse_repeated_keys(body: bytes, keys: int, end: int | None = None) -> None
         return
     key, top = found[0], found[1] or found[0]
     if key == top:
-        raise InvalidInput("the key occurs twice; give it once", _key(key))
-    raise InvalidInput(f"the key {excerpt(_key(key))} occurs twice in one object", _key(top))
+        raise InvalidInput("the key occurs twice; give it once", key_as_sent(key))
+    raise InvalidInput(
+        f"the key {excerpt(key_as_sent(key))} occurs twice in one object", key_as_sent(top)
+    )
 
 
 def decode_json(body: bytes | memoryview) -> object:
@@ -143,6 +154,9 @@ def decode_json(body: bytes | memoryview) -> object:
         MalformedBody: the body is not JSON.
         InvalidInput: it is nested too deeply; names the key of the object.
     """
+    if len(body) > CHECKED_BYTES:
+        may_be_infinite = check_grammar(body)
+        return _not_finite(body, None) if may_be_infinite else orjson.loads(body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -150,18 +164,21 @@ def decode_json(body: bytes | memoryview) -> object:
     return _not_finite(body, reason)
 
 
-def _not_finite(body: bytes | memoryview, reason: str) -> object:
-    """A body that is JSON but for numbers that are not finite."""
-    deep = _json_scan.too_deep(body, _DEEPEST)
+def _not_finite(body: bytes | memoryview, reason: str | None) -> object:
+    """A body that may be JSON but for numbers that are not finite; `reason`: that it is not JSON
+    as it is, None where it may be."""
+    deep = _json_scan.too_deep(body, DEEPEST)
     if deep:
-        raise InvalidInput(f"is nested more than {_DEEPEST} levels deep", _key(deep))
+        raise InvalidInput(f"is nested more than {DEEPEST} levels deep", key_as_sent(deep))
     found = _json_scan.without_not_finite(body, _MOST_NOT_FINITE)
+    if found is None and reason is None:
+        return orjson.loads(body)
     value: object = None
     if found is not None:
         with suppress(orjson.JSONDecodeError):
             value = orjson.loads(found[0])
     if value is None or found is None:
-        if reason.startswith(_NOT_UTF8):
+        if reason is not None and reason.startswith(_NOT_UTF8):
             raise MalformedBody("the body is not JSON: it is not UTF-8; send it in that encoding")
         raise MalformedBody(f"the body is not JSON: {reason}")
     for number, path in found[1]:
@@ -176,11 +193,3 @@ def _put(value: Any, path: list[bytes | int | None], number: float) -> None:
     for step in way:
         value = value[step]
     value[last] = number
-
-
-def _key(written: bytes) -> str:
-    """A key as it stands in a body; one that is damaged stays as it is written."""
-    try:
-        return str(orjson.loads(written))
-    except orjson.JSONDecodeError:
-        return written.decode(errors="replace")

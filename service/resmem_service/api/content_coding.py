@@ -3,7 +3,8 @@
 `gzip` and `deflate` always, `zstd` where the extra of that name is installed. The limit of a body
 is that of what comes out of it: no more than that is ever unpacked, and every step of it is counted
 as memory in flight. What is quickly done is done where it is, the rest in another thread, since
-zlib and zstd give up the GIL.
+zlib and zstd give up the GIL, and only for as long as the beginning looks like a body that could be
+answered.
 
 An answer is compressed for a client that names exactly one coding. Most HTTP libraries list all
 that they know with every request and mean no wish by it, and compressing costs more time than a
@@ -17,6 +18,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from resmem_service.api.large_bodies import LargeBodies
 from resmem_service.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
 from resmem_service.excerpt import excerpt
 
@@ -60,17 +62,31 @@ class Coding(NamedTuple):
 
 
 async def expand(
-    body: bytes, coding: bytes, limit: int, charge: Callable[[int], None] = lambda _: None
+    body: bytes,
+    coding: bytes,
+    limit: int,
+    charge: Callable[[int], None],
+    large_bodies: LargeBodies,
+    check: Callable[[memoryview], None] | None = None,
 ) -> bytes:
     """Decompresses a body that was sent with this `Content-Encoding`.
 
-    `charge` is told of the memory that it takes before more is made, and may raise; what it was
-    told is not taken back, since the compressed body is in use for as long as the caller keeps it.
+    Args:
+        body: compressed.
+        coding: the name of its coding.
+        limit: bytes that may come out.
+        charge: is told of the memory that it takes before more is made, and may raise; what it was
+            told is not taken back, since the compressed body is in use for as long as the caller
+            keeps it.
+        large_bodies: runs each step of what takes long.
+        check: raises what is wrong with the beginning of a body; it is called after the first MB
+            and each time that twice as much has come out, so that all calls together look at no
+            more than twice the body.
 
     Raises:
         UnsupportedEncoding: the coding is unknown, or there are several.
         BodyTooLarge: more than `limit` bytes come out.
-        MalformedBody: it is damaged.
+        MalformedBody: it is damaged. And whatever `charge` and `check` raise.
     """
     name = coding.strip().lower()
     if name == b"identity":
@@ -83,14 +99,14 @@ async def expand(
         )
     expander = _Expander(known.stream(), body)
     content = BytesIO()  # gives away what was written without a copy
-    quick = len(body) <= _QUICK
+    quick, next_check = len(body) <= _QUICK, _STEP
     while not expander.complete:
         bound = min(_QUICK if quick else _STEP, limit + 1 - content.tell())
         try:
             if quick:
                 piece = expander.step(bound)
             else:
-                piece = await asyncio.to_thread(expander.step, bound)
+                piece = await large_bodies.run(expander.step, bound)
         except ValueError as error:
             raise MalformedBody(f"the body is not in its Content-Encoding: {error}") from None
         charge(len(piece))
@@ -98,6 +114,11 @@ async def expand(
         if content.tell() > limit:
             raise body_too_large(limit)
         quick = False  # there is more of it than its size let expect
+        if check is not None and content.tell() >= next_check and not expander.complete:
+            next_check = 2 * content.tell()
+            beginning = content.getbuffer()
+            await large_bodies.run(check, beginning)
+            beginning.release()  # where it raises, or is cancelled, nothing more is written
     return content.getvalue()
 
 

@@ -13,12 +13,13 @@ from typing import Final, Self
 import orjson
 
 from resmem_service.api import _json_scan
+from resmem_service.api.json_grammar import check_grammar
 from resmem_service.api.limits import RequestLimits
 from resmem_service.api.model_metadata import ModelMetadata
 from resmem_service.errors import InvalidInput, TooManyRows
 from resmem_service.inference.tensor_spec import TensorSpec
 
-__all__ = ["JsonBudget", "check_json_size"]
+__all__ = ["JsonBudget", "check_json_beginning", "check_json_size"]
 
 _UNCOUNTED: Final = 2**17
 """Bytes of a body that cost little whatever they are."""
@@ -82,6 +83,19 @@ def check_json_size(
     """
     if len(body) > _UNCOUNTED:
         JsonBudget.of(metadata, limits).check(body)
+
+
+def check_json_beginning(
+    beginning: memoryview, metadata: ModelMetadata, limits: RequestLimits
+) -> None:
+    """Refuses a body whose beginning shows that no request to this model begins so.
+
+    Raises:
+        MalformedBody: it is not JSON.
+        TooManyRows, InvalidInput: as `check_json_size` and `check_grammar`.
+    """
+    JsonBudget.of(metadata, limits).check(beginning)
+    check_grammar(beginning, whole=False)
 
 
 def _lists(spec: TensorSpec, limits: RequestLimits) -> int:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, Self, TypeVar
 
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope
 from resmem_service.api.admission import Admission
 from resmem_service.api.body import decode_object, read_body
 from resmem_service.api.endpoint import Endpoint
-from resmem_service.api.json_budget import check_json_size
+from resmem_service.api.json_budget import check_json_beginning, check_json_size
 from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
 from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
@@ -76,17 +77,26 @@ class MemorizeEndpoint(Endpoint):
     path = "/memorize"
     status = 201
 
-    def __init__(self, lifecycle: Lifecycle, limits: RequestLimits, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        limits: RequestLimits,
+        metrics: Metrics,
+        large_bodies: LargeBodies,
+    ) -> None:
         self._lifecycle = lifecycle
         self._limits = limits
         self._on_stage = metrics.on_stage
         self._admission = Admission()
-        self._large_bodies = LargeBodies()
+        self._large_bodies = large_bodies
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes:
         """The JSON body of the answer; whatever is wrong is raised."""
         backend = self._lifecycle.backend()
-        body = await read_body(scope, receive, self._limits.max_body_bytes)
+        check = partial(check_json_beginning, metadata=backend.metadata, limits=self._limits)
+        body = await read_body(
+            scope, receive, self._limits.max_body_bytes, self._large_bodies, check
+        )
         self._admission.check(body, backend.predictor)
         began = perf_counter()
         told = (body, backend.metadata, self._limits)

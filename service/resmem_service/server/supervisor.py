@@ -66,7 +66,9 @@ class Supervisor:
         self._listener = listener
         self._table = MetricTable(settings.workers)
         self._lives: dict[int, WorkerProcess] = {}
-        self._reloads = Coalesced(self._reload, what="reloads", max_waiting=_MOST_RELOADS, rests=True)
+        self._reloads = Coalesced(
+            self._reload, what="reloads", max_waiting=_MOST_RELOADS, rests=True
+        )
         self._stopping = asyncio.Event()
         self._status = 0
         self._was_ready = asyncio.Event()

@@ -1,5 +1,6 @@
 """`POST /v2/models/{name}[/versions/{version}]/infer`."""
 
+from functools import partial
 from time import perf_counter
 
 from starlette.types import Receive, Scope
@@ -11,6 +12,7 @@ from resmem_service.api.endpoint import Content, Endpoint
 from resmem_service.api.inference_protocol.address import check_model, model_of
 from resmem_service.api.inference_protocol.request import HEADER_LENGTH, InferRequest
 from resmem_service.api.inference_protocol.response import encode
+from resmem_service.api.json_budget import check_json_beginning
 from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
 from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
@@ -32,22 +34,34 @@ class InferEndpoint(Endpoint):
 
     path = "/v2/models/{name}/infer"
 
-    def __init__(self, lifecycle: Lifecycle, limits: RequestLimits, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        limits: RequestLimits,
+        metrics: Metrics,
+        large_bodies: LargeBodies,
+    ) -> None:
         self._lifecycle = lifecycle
         self._limits = limits
         self._on_stage = metrics.on_stage
         self._admission = Admission()
-        self._large_bodies = LargeBodies()
+        self._large_bodies = large_bodies
         self._watcher = DisconnectWatcher()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes | Content:
         """The body of the answer; whatever is wrong is raised."""
         backend = self._lifecycle.backend()
         check_model(backend.metadata, *model_of(scope["path"]))
-        body = await read_body(scope, receive, self._limits.max_body_bytes)
+        header_length = _header_length(scope)
+        check = None
+        if header_length is None:  # else what is no JSON may follow
+            check = partial(check_json_beginning, metadata=backend.metadata, limits=self._limits)
+        body = await read_body(
+            scope, receive, self._limits.max_body_bytes, self._large_bodies, check
+        )
         self._admission.check(body, backend.predictor)
         began = perf_counter()
-        told = (body, _header_length(scope), backend.metadata, self._limits)
+        told = (body, header_length, backend.metadata, self._limits)
         if len(body) < LARGE_BYTES:
             request = InferRequest.decode(*told)
         else:

@@ -203,6 +203,250 @@ class NotFinite {
   }
 };
 
+// Whether bytes begin as JSON does, strictly but for NaN and the infinities, which pass as numbers.
+// One pass that keeps a bit for each level of nesting; a body that ends early is no fault by itself.
+class Grammar {
+ public:
+  enum class Fault { kNone, kSyntax, kTooLong, kTooDeep };
+
+  Grammar(const char* text, Size size, Size longest, Size deepest)
+      : text_(text), size_(size), longest_(longest), deepest_(deepest) {}
+
+  Fault check() {
+    while (fault_ == Fault::kNone && skip_space()) step();
+    return fault_;
+  }
+
+  Size at() const { return at_; }      // of the fault, or of the end
+  bool complete() const { return expected_ == Expected::kEnd; }
+  bool odd() const { return odd_; }    // whether there is a number that no float64 may hold
+  Span field() const { return field_; }  // the last key of the top-level object
+
+ private:
+  enum class Expected { kValue, kValueOrEnd, kKey, kKeyOrEnd, kColon, kCommaOrEnd, kEnd };
+
+  static constexpr int kMostDigits = 300;  // before the point, of a number that is surely finite
+
+  bool skip_space() {
+    while (at_ < size_ && is_space(text_[at_])) ++at_;
+    return at_ < size_;
+  }
+
+  void step() {
+    const char c = text_[at_];
+    switch (expected_) {
+      case Expected::kValueOrEnd:
+        if (c == ']') return close(false);
+        [[fallthrough]];
+      case Expected::kValue:
+        return value(c);
+      case Expected::kKeyOrEnd:
+        if (c == '}') return close(true);
+        [[fallthrough]];
+      case Expected::kKey:
+        if (c != '"') return fail();
+        if (levels_.size() == 1) field_.first = at_;
+        string();
+        if (levels_.size() == 1) field_.second = at_;
+        expected_ = Expected::kColon;
+        return;
+      case Expected::kColon:
+        if (c != ':') return fail();
+        ++at_;
+        expected_ = Expected::kValue;
+        return;
+      case Expected::kCommaOrEnd:
+        if (c == ']' || c == '}') return close(c == '}');
+        if (c != ',') return fail();
+        ++at_;
+        expected_ = levels_.back() ? Expected::kKey : Expected::kValue;
+        return;
+      case Expected::kEnd:
+        return fail();
+    }
+  }
+
+  void value(char c) {
+    if (c == '[' || c == '{') {
+      if (levels_.size() == deepest_) return fail(Fault::kTooDeep);
+      levels_.push_back(c == '{');
+      ++at_;
+      expected_ = c == '{' ? Expected::kKeyOrEnd : Expected::kValueOrEnd;
+      return;
+    }
+    if (c == '"') {
+      string();
+    } else if (c == '-' || is_digit(c)) {
+      number();
+    } else if (c == 't') {
+      word("true");
+    } else if (c == 'f') {
+      word("false");
+    } else if (c == 'n') {
+      word("null");
+    } else if (c == 'N') {
+      odd_ = true;
+      word("NaN");
+    } else if (c == 'I') {
+      odd_ = true;
+      word("Infinity");
+    } else {
+      return fail();
+    }
+    after_value();
+  }
+
+  void after_value() { expected_ = levels_.empty() ? Expected::kEnd : Expected::kCommaOrEnd; }
+
+  void close(bool object) {
+    if (levels_.back() != object) return fail();
+    levels_.pop_back();
+    ++at_;
+    after_value();
+  }
+
+  void word(std::string_view whole) {
+    for (const char c : whole) {
+      if (at_ == size_) return;
+      if (text_[at_] != c) return fail();
+      ++at_;
+    }
+  }
+
+  void number() {
+    const Size start = at_;
+    if (text_[at_] == '-') ++at_;
+    if (at_ < size_ && text_[at_] == 'I') {
+      odd_ = true;
+      return word("Infinity");
+    }
+    const Size whole = at_;
+    if (!digits()) return;
+    if (text_[whole] == '0' && at_ - whole > 1) return fail(whole + 1);
+    odd_ |= at_ - whole > kMostDigits;
+    if (at_ < size_ && text_[at_] == '.') {
+      ++at_;
+      if (!digits()) return;
+    }
+    if (at_ < size_ && (text_[at_] == 'e' || text_[at_] == 'E')) {
+      ++at_;
+      if (at_ < size_ && (text_[at_] == '+' || text_[at_] == '-')) ++at_;
+      const Size exponent = at_;
+      if (!digits()) return;
+      odd_ |= at_ - exponent > 2;
+    }
+    if (at_ - start > longest_) fail(start, Fault::kTooLong);
+  }
+
+  // At least one, unless the bytes end here.
+  bool digits() {
+    if (at_ == size_) return true;
+    if (!is_digit(text_[at_])) {
+      fail();
+      return false;
+    }
+    while (at_ < size_ && is_digit(text_[at_])) ++at_;
+    return true;
+  }
+
+  void string() {
+    const Size start = at_++;
+    while (at_ < size_ && fault_ == Fault::kNone) {
+      const auto c = static_cast<unsigned char>(text_[at_]);
+      if (at_ - start > longest_) return fail(start, Fault::kTooLong);
+      if (c == '"') {
+        ++at_;
+        return;
+      }
+      if (c == '\\') {
+        escape();
+      } else if (c < 0x20) {
+        fail();
+      } else if (c < 0x80) {
+        ++at_;
+      } else {
+        beyond_ascii(c);
+      }
+    }
+  }
+
+  void escape() {
+    if (++at_ == size_) return;
+    const char c = text_[at_];
+    if (c == 'u') {
+      ++at_;
+      const int unit = hexadecimal();
+      if (unit < 0) return;
+      if (unit >= 0xdc00 && unit < 0xe000) return fail(at_ - 6);
+      if (unit < 0xd800 || unit >= 0xdc00) return;
+      if (at_ < size_ && text_[at_] != '\\') return fail();
+      if (at_ + 1 < size_ && text_[at_ + 1] != 'u') return fail();
+      at_ = std::min(at_ + 2, size_);
+      const int low = hexadecimal();
+      if (low >= 0 && (low < 0xdc00 || low >= 0xe000)) fail(at_ - 6);
+      return;
+    }
+    if (std::string_view("\"\\/bfnrt").find(c) == std::string_view::npos) return fail();
+    ++at_;
+  }
+
+  // Four digits; negative where one is none or the bytes end.
+  int hexadecimal() {
+    int unit = 0;
+    for (int i = 0; i < 4; ++i, ++at_) {
+      if (at_ == size_) return -1;
+      const char c = text_[at_];
+      const int digit = is_digit(c)             ? c - '0'
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
+      if (digit < 0) {
+        fail();
+        return -1;
+      }
+      unit = unit * 16 + digit;
+    }
+    return unit;
+  }
+
+  // A character of UTF-8 (RFC 3629) that begins with `lead`.
+  void beyond_ascii(unsigned char lead) {
+    const Size start = at_;
+    if (lead < 0xc2 || lead > 0xf4) return fail();
+    const int more = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3;
+    unsigned char low = 0x80, high = 0xbf;
+    if (lead == 0xe0) low = 0xa0;
+    if (lead == 0xed) high = 0x9f;
+    if (lead == 0xf0) low = 0x90;
+    if (lead == 0xf4) high = 0x8f;
+    ++at_;
+    for (int i = 0; i < more && at_ < size_; ++i, ++at_) {
+      const auto c = static_cast<unsigned char>(text_[at_]);
+      if (c < low || c > high) return fail(start);
+      low = 0x80;
+      high = 0xbf;
+    }
+  }
+
+  static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+  void fail(Fault fault = Fault::kSyntax) { fail(at_, fault); }
+
+  void fail(Size at, Fault fault = Fault::kSyntax) {
+    if (fault_ != Fault::kNone) return;
+    fault_ = fault;
+    at_ = at;
+  }
+
+  const char* text_;
+  Size size_, longest_, deepest_, at_ = 0;
+  Expected expected_ = Expected::kValue;
+  Fault fault_ = Fault::kNone;
+  std::vector<bool> levels_;  // whether each is an object
+  Span field_ = kNone;
+  bool odd_ = false;
+};
+
 struct Body {
   explicit Body(const py::buffer& buffer) : info(buffer.request()) {
     if (info.ndim != 1 || info.itemsize != 1 || info.strides[0] != 1)
@@ -411,12 +655,48 @@ py::object without_not_finite(const py::buffer& buffer, Size most) {
   return py::make_tuple(py::bytes(rewritten), listed);
 }
 
+// What is wrong with a body, found without a parser: what kind of fault it is, where it is, and the
+// key of the top-level object, as it is written but `most_of_key` bytes at most, that came last
+// before it. See the stub.
+py::tuple first_fault(const py::buffer& buffer, Size longest, Size deepest, Size most_of_key) {
+  const Body body(buffer);
+  Grammar grammar(body.text, body.size, longest, deepest);
+  Grammar::Fault fault;
+  {
+    const py::gil_scoped_release unlocked;
+    fault = grammar.check();
+  }
+  const char* kind = "";
+  switch (fault) {
+    case Grammar::Fault::kNone:
+      kind = !grammar.complete() ? "end" : grammar.odd() ? "odd" : "";
+      break;
+    case Grammar::Fault::kSyntax:
+      kind = "syntax";
+      break;
+    case Grammar::Fault::kTooLong:
+      kind = "long";
+      break;
+    case Grammar::Fault::kTooDeep:
+      kind = "deep";
+      break;
+  }
+  Span field = grammar.field();
+  if (field != kNone) {
+    if (grammar.at() == field.first) field.second = body.size;  // the key itself is too long
+    field.second = std::min(field.second, field.first + most_of_key);
+  }
+  return py::make_tuple(kind, grammar.at(), body.slice(field));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_json_scan, m) {
   m.doc() = "Bodies of JSON, looked at without parsing them.";
   m.def("excess", &excess, py::arg("body"), py::arg("values"), py::arg("lists"), py::arg("objects"),
         py::arg("strings"));
+  m.def("first_fault", &first_fault, py::arg("body"), py::arg("longest"), py::arg("deepest"),
+        py::arg("most_of_key"));
   m.def("too_deep", &too_deep, py::arg("body"), py::arg("depth"));
   m.def("repeated_key", &repeated_key, py::arg("body"));
   m.def("without_not_finite", &without_not_finite, py::arg("body"), py::arg("most"));
