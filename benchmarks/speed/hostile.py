@@ -6,8 +6,12 @@ Two workers under a limit of 1 GB (a cgroup, where this system lets us make one)
 predicts 200 times a second and memorizes now and then, over connections that it keeps, and beside
 that over a new connection for each request. The hostile one plays every shape of
 `benchmarks.speed.hostile_shapes` over and over, each by itself and all at the same time. None of
-the polite requests may fail, and their 99th percentile is to stay below 100 ms. All of it shares
-the machine's cores with the server; the hostile client has a lower priority.
+the polite requests may fail, and their 99th percentile is to stay below 100 ms.
+
+All of it shares the machine's cores with the server. So the hostile client has a lower priority,
+which leaves what it sends as it is, and two things are measured beside the polite client's latency
+that tell the server's part in it from the machine's: what the same client sees alone, before, and
+the cores that server, hostile and polite client take. `--only SHAPE ...` plays some shapes alone.
 """
 
 import argparse
@@ -24,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +62,8 @@ class Report:
     """What bounds the memory of the server."""
     predictions: LoadSummary
     lessons: LoadSummary
+    cores: dict[str, float]
+    """CPU seconds per second of the server, the hostile client and the polite predictions."""
     newcomers: dict[str, int]
     """Predictions over a new connection each, by status or by what became of them."""
     hostile: dict[str, dict[str, int]]
@@ -171,10 +178,10 @@ class Watch:
                 self.newcomers[type(error).__name__] += 1
 
 
-async def attack(port: int, seconds: float) -> dict[str, Counter[str]]:
-    """Plays all shapes beside each other, each again and again, until the time is over."""
+async def attack(port: int, seconds: float, shapes: Sequence[str]) -> dict[str, Counter[str]]:
+    """Plays these shapes beside each other, each again and again, until the time is over."""
     deadline, play_s = time.monotonic() + seconds, min(_PLAY_S, seconds / 2)
-    found: dict[str, Counter[str]] = {name: Counter() for name in SHAPES}
+    found: dict[str, Counter[str]] = {name: Counter() for name in shapes}
 
     async def keep_on(name: str) -> None:
         while time.monotonic() < deadline:
@@ -182,8 +189,10 @@ async def attack(port: int, seconds: float) -> dict[str, Counter[str]]:
             await asyncio.sleep(_BETWEEN_PLAYS_S)
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(keep_on(name)) for name in SHAPES]
+        tasks = [group.create_task(keep_on(name)) for name in shapes]
         await asyncio.sleep(seconds)
+        if not tasks:
+            return found
         _, late = await asyncio.wait(tasks, timeout=_PLAY_S + 10)
         for task in late:
             task.cancel()
@@ -191,7 +200,13 @@ async def attack(port: int, seconds: float) -> dict[str, Counter[str]]:
 
 
 def measure(
-    seconds: float, store: Path, work: Path, *, workers: int = 2, megabytes: int = 1024
+    seconds: float,
+    store: Path,
+    work: Path,
+    *,
+    workers: int = 2,
+    megabytes: int = 1024,
+    shapes: Sequence[str] = tuple(SHAPES),
 ) -> Report:
     """Starts the server, lets both clients at it, and ends all of them.
 
@@ -201,13 +216,14 @@ def measure(
         work: where the server's state and its log go.
         workers: of the server.
         megabytes: of memory that it may take.
+        shapes: what the hostile client plays, by their names; none leaves the polite one alone.
 
     Raises:
         RuntimeError: the server does not start, or one of the clients fails by itself.
     """
     with MemoryLimit(megabytes) as limit, _serving(store, work, limit, workers) as (pid, port):
         polite = [
-            Load(port, path, bodies, connections, seconds, rate, 1.0, None, _TIMEOUT_S)
+            Load(port, path, bodies, connections, seconds, rate, 1.0, pid, _TIMEOUT_S)
             for path, bodies, connections, rate in (
                 ("/predict", predict_bodies(), 16, _PREDICTIONS_PER_S),
                 ("/memorize", memorize_bodies(1), 2, _LESSONS_PER_S),
@@ -215,7 +231,10 @@ def measure(
         ]
         command = [sys.executable, "-m", "benchmarks.speed.hostile"]
         hostile = subprocess.Popen(
-            ["nice", "-n", "5", *command, "--attack", str(port), "--seconds", str(seconds)],
+            [
+                *("nice", "-n", "5", *command, "--attack", str(port)),
+                *("--seconds", str(seconds), "--only", *shapes),
+            ],
             stdout=subprocess.PIPE,
         )
         watch = Watch(pid, port, 5.0)
@@ -231,13 +250,20 @@ def measure(
             hostile.wait()
         if hostile.returncode != 0:
             raise RuntimeError("the hostile client failed")
+        attacked = json.loads(played)
+        cores = {
+            "server": (predictions.cpu_us or 0.0) * 1e-6 * predictions.per_second,
+            "hostile client": attacked["cpu_s"] / attacked["seconds"],
+            "polite predictions": predictions.client_load,
+        }
         return Report(
             seconds,
             limit.kind,
             predictions,
             lessons,
+            cores,
             dict(watch.newcomers),
-            json.loads(played),
+            attacked["found"],
             watch.largest_mb,
             limit.kills(),
         )
@@ -253,6 +279,7 @@ def _show(report: Report) -> None:
     print(f"polite /predict over a new connection each: {report.newcomers}")
     print(f"failures {report.failures} (target 0)")
     print(f"p50 {predictions.p50_ms:.2f} ms, p99 {predictions.p99_ms:.2f} ms (target < 100)")
+    print("cores: " + ", ".join(f"{who} {load:.2f}" for who, load in report.cores.items()))
     print(f"largest memory of the server's processes {report.largest_mb:.0f} MB")
 
 
@@ -263,19 +290,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="instead of --minutes")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--megabytes", type=int, default=1024, help="of memory for the server")
+    parser.add_argument("--only", nargs="*", default=list(SHAPES), choices=SHAPES, metavar="SHAPE")
+    parser.add_argument("--alone", type=float, default=20.0, metavar="SECONDS",
+                        help="how long the polite client is measured alone before")  # fmt: skip
     parser.add_argument("--attack", type=int, metavar="PORT", help="only the hostile client")
     options = parser.parse_args(arguments)
     seconds = options.seconds or options.minutes * 60
     if options.attack:
         prepare()
         print("prepared", flush=True)
-        print(json.dumps(asyncio.run(attack(options.attack, seconds))))
+        prepared = time.process_time(), time.monotonic()
+        found = asyncio.run(attack(options.attack, seconds, options.only))
+        spent = time.process_time() - prepared[0], time.monotonic() - prepared[1]
+        print(json.dumps({"found": found, "cpu_s": spent[0], "seconds": spent[1]}))
         return 0
-    report = measure(
-        seconds, fit_digits(_WORK), _WORK, workers=options.workers, megabytes=options.megabytes
+    play = partial(
+        measure,
+        store=fit_digits(_WORK),
+        work=_WORK,
+        workers=options.workers,
+        megabytes=options.megabytes,
     )
+    alone = play(options.alone, shapes=()).predictions
+    report = play(seconds, shapes=options.only)
+    print(f"the polite client alone: p50 {alone.p50_ms:.2f} ms, p99 {alone.p99_ms:.2f} ms")
     _show(report)
-    result = asdict(report) | {"failures": report.failures}
+    result = asdict(report) | {"failures": report.failures, "alone": asdict(alone)}
     (_WORK.parent / "hostile.json").write_text(json.dumps(result, indent=2))
     return 0 if report.good else 1
 
