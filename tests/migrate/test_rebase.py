@@ -299,7 +299,7 @@ def test_a_damaged_memory_is_named(states: States) -> None:
 KILLED = """
 import os, signal, sys
 from resmem_service.cli import main
-from resmem_service.memory import takeover
+from resmem_service.migrate import takeover
 from resmem_service.memory.journal.sqlite.takeover import SqliteTakeover
 
 place, after, *arguments = sys.argv[1:]
