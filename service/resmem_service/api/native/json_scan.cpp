@@ -217,9 +217,9 @@ class Grammar {
     return fault_;
   }
 
-  Size at() const { return at_; }      // of the fault, or of the end
+  Size at() const { return at_; }  // of the fault, or of the end
   bool complete() const { return expected_ == Expected::kEnd; }
-  bool odd() const { return odd_; }    // whether there is a number that no float64 may hold
+  bool odd() const { return odd_; }      // whether there is a number that no float64 may hold
   Span field() const { return field_; }  // the last key of the top-level object
 
  private:
@@ -396,7 +396,7 @@ class Grammar {
     for (int i = 0; i < 4; ++i, ++at_) {
       if (at_ == size_) return -1;
       const char c = text_[at_];
-      const int digit = is_digit(c)             ? c - '0'
+      const int digit = is_digit(c)            ? c - '0'
                         : c >= 'a' && c <= 'f' ? c - 'a' + 10
                         : c >= 'A' && c <= 'F' ? c - 'A' + 10
                                                : -1;
@@ -552,7 +552,8 @@ std::string unescaped(std::string_view text) {
     at += 4;
     const std::string_view next = text.substr(at + 1);
     if (code >= 0xD800 && code < 0xDC00 && next.size() >= 6 && next[0] == '\\' && next[1] == 'u') {
-      code = 0x10000 + ((code - 0xD800) << 10) + ((hexadecimal(next.substr(2, 4)) - 0xDC00) & 0x3FF);
+      code =
+          0x10000 + ((code - 0xD800) << 10) + ((hexadecimal(next.substr(2, 4)) - 0xDC00) & 0x3FF);
       at += 6;
     }
     append_utf8(plain, code);
@@ -580,8 +581,7 @@ py::object repeated_key(const py::buffer& buffer) {
           const Walk::Step& step = walk.step(depth - 1);
           if (!step.is_object || step.key != span) return true;
           std::string_view key(body.text + span.first + 1, span.second - span.first - 2);
-          if (key.find('\\') != std::string_view::npos)
-            key = decoded.emplace_back(unescaped(key));
+          if (key.find('\\') != std::string_view::npos) key = decoded.emplace_back(unescaped(key));
           if (keys.insert(key).second) return true;
           found = span;
           field = walk.field();
