@@ -513,7 +513,7 @@ def test_what_came_just_before_closing_is_told_so() -> None:
     [{"max_batch_rows": 0}, {"max_queue_rows": 0}],
 )
 def test_sizes_are_at_least_1(bad: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="at least 1 row"):
+    with pytest.raises(ValueError, match="must be at least 1"):
         Limits(**bad)
 
 
