@@ -117,8 +117,13 @@ async def expand(
         if check is not None and content.tell() >= next_check and not expander.complete:
             next_check = 2 * content.tell()
             beginning = content.getbuffer()
-            await large_bodies.run(check, beginning)
-            beginning.release()  # where it raises, or is cancelled, nothing more is written
+            try:
+                await large_bodies.run(check, beginning)
+            finally:
+                # Python complains of a BytesIO that ends before its buffer is released. A request
+                # that was cancelled cannot release it: the thread may still be looking at it.
+                with suppress(BufferError):
+                    beginning.release()
     return content.getvalue()
 
 
