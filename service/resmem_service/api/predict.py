@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Final, Self
 
 from starlette.types import Receive, Scope
 
-from resmem_service.api.admission import Admission
-from resmem_service.api.body import decode_object, read_body
+from resmem_service.api.body import decode_object
 from resmem_service.api.disconnect_watcher import DisconnectWatcher
 from resmem_service.api.endpoint import Endpoint
-from resmem_service.api.json_budget import check_json_beginning, check_json_size
-from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
+from resmem_service.api.intake import Intake
+from resmem_service.api.json_budget import check_json_size
+from resmem_service.api.large_bodies import LargeBodies
 from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
 from resmem_service.api.model_metadata import ModelMetadata
@@ -72,28 +71,14 @@ class PredictEndpoint(Endpoint):
         large_bodies: LargeBodies,
     ) -> None:
         self._lifecycle = lifecycle
-        self._limits = limits
+        self._intake = Intake(limits, metrics, large_bodies)
         self._on_stage = metrics.on_stage
-        self._admission = Admission()
-        self._large_bodies = large_bodies
         self._watcher = DisconnectWatcher()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes:
         """The JSON body of the answer; whatever is wrong is raised."""
         backend = self._lifecycle.backend()
-        check = partial(check_json_beginning, metadata=backend.metadata, limits=self._limits)
-        body = await read_body(
-            scope, receive, self._limits.max_body_bytes, self._large_bodies, check
-        )
-        self._admission.check(body, backend.predictor)
-        began = perf_counter()
-        told = (body, backend.metadata, self._limits)
-        if len(body) < LARGE_BYTES:
-            request = PredictRequest.decode(*told)
-        else:
-            request = await self._large_bodies.run(PredictRequest.decode, *told)
-        self._on_stage("decode", perf_counter() - began)
-        self._admission.note(body, len(request.rows))
+        request = await self._intake.request(scope, receive, backend, PredictRequest.decode)
         predictor = backend.predictor
         predictions = await self._watcher.wait(predictor.predict(request.rows), receive)
         neighbours = None

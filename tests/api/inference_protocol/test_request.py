@@ -54,7 +54,10 @@ def decode(
     length = (headers or {}).get(wire.HEADER_LENGTH)
     limits = RequestLimits(max_request_rows=max_rows)
     return InferRequest.decode(
-        raw, None if length is None else length.encode(), model or metadata(), limits
+        raw,
+        model or metadata(),
+        limits,
+        header_length=None if length is None else length.encode(),
     )
 
 
@@ -315,7 +318,7 @@ def test_colons_elsewhere_are_no_keys() -> None:
 def test_a_header_length_that_is_none(length: str) -> None:
     body, _ = wire.binary_body(INPUTS)
     with pytest.raises(MalformedBody) as caught:
-        InferRequest.decode(body, length.encode(), metadata(), RequestLimits())
+        InferRequest.decode(body, metadata(), RequestLimits(), header_length=length.encode())
     assert caught.value.field == "Inference-Header-Content-Length"
 
 

@@ -41,7 +41,10 @@ def test_every_way_sends_the_same_rows(way: int) -> None:
             assert path == "/v2/models/m/infer"
             length = headers.get("inference-header-content-length")
             rows = InferRequest.decode(
-                body, None if length is None else length.encode(), METADATA, RequestLimits()
+                body,
+                METADATA,
+                RequestLimits(),
+                header_length=None if length is None else length.encode(),
             ).rows
         assert np.array_equal(rows.arrays["x"], batch.arrays["x"])
 

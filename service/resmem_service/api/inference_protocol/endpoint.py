@@ -5,15 +5,13 @@ from time import perf_counter
 
 from starlette.types import Receive, Scope
 
-from resmem_service.api.admission import Admission
-from resmem_service.api.body import read_body
 from resmem_service.api.disconnect_watcher import DisconnectWatcher
 from resmem_service.api.endpoint import Content, Endpoint
 from resmem_service.api.inference_protocol.address import check_model, model_of
 from resmem_service.api.inference_protocol.request import HEADER_LENGTH, InferRequest
 from resmem_service.api.inference_protocol.response import encode
-from resmem_service.api.json_budget import check_json_beginning
-from resmem_service.api.large_bodies import LARGE_BYTES, LargeBodies
+from resmem_service.api.intake import Intake
+from resmem_service.api.large_bodies import LargeBodies
 from resmem_service.api.lifecycle import Lifecycle
 from resmem_service.api.limits import RequestLimits
 from resmem_service.errors import MalformedBody
@@ -42,10 +40,8 @@ class InferEndpoint(Endpoint):
         large_bodies: LargeBodies,
     ) -> None:
         self._lifecycle = lifecycle
-        self._limits = limits
+        self._intake = Intake(limits, metrics, large_bodies)
         self._on_stage = metrics.on_stage
-        self._admission = Admission()
-        self._large_bodies = large_bodies
         self._watcher = DisconnectWatcher()
 
     async def answer(self, scope: Scope, receive: Receive) -> bytes | Content:
@@ -53,21 +49,13 @@ class InferEndpoint(Endpoint):
         backend = self._lifecycle.backend()
         check_model(backend.metadata, *model_of(scope["path"]))
         header_length = _header_length(scope)
-        check = None
-        if header_length is None:  # else what is no JSON may follow
-            check = partial(check_json_beginning, metadata=backend.metadata, limits=self._limits)
-        body = await read_body(
-            scope, receive, self._limits.max_body_bytes, self._large_bodies, check
+        request = await self._intake.request(
+            scope,
+            receive,
+            backend,
+            partial(InferRequest.decode, header_length=header_length),
+            json_alone=header_length is None,
         )
-        self._admission.check(body, backend.predictor)
-        began = perf_counter()
-        told = (body, header_length, backend.metadata, self._limits)
-        if len(body) < LARGE_BYTES:
-            request = InferRequest.decode(*told)
-        else:
-            request = await self._large_bodies.run(InferRequest.decode, *told)
-        self._on_stage("decode", perf_counter() - began)
-        self._admission.note(body, len(request.rows))
         predicted = backend.predictor.predict(request.rows)
         predictions = await self._watcher.wait(predicted, receive)
         began = perf_counter()

@@ -49,9 +49,10 @@ class InferRequest:
     def decode(
         cls,
         body: bytes,
-        header_length: bytes | None,
         metadata: ModelMetadata,
         limits: RequestLimits,
+        *,
+        header_length: bytes | None,
     ) -> Self:
         """Checks a body against the protocol and the model; `header_length` as the header has it.
 
