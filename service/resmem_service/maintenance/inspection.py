@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from resmem_service.bundle.store import Bundle
-from resmem_service.memory.journal.sqlite.library import library_version
 from resmem_service.memory.journal.sqlite.snapshot import JournalSnapshot, SourceRows, open_snapshot
+from resmem_service.memory.journal.sqlite.versions import library_version
 from resmem_service.memory.segments.folders import StateFolders
 
 __all__ = [

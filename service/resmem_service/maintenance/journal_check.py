@@ -5,9 +5,9 @@ from typing import Final
 
 from resmem_service.errors import CorruptFile, JournalUnavailable
 from resmem_service.maintenance.finding import Finding
-from resmem_service.memory.journal.sqlite.library import library_version
 from resmem_service.memory.journal.sqlite.log_check import damage_in
 from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
+from resmem_service.memory.journal.sqlite.versions import library_version
 from resmem_service.memory.segments.folders import StateFolders
 
 __all__ = ["DAMAGED_JOURNAL", "UNREADABLE_JOURNAL", "check_journal_file"]

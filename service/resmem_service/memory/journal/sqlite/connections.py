@@ -18,7 +18,7 @@ import apsw
 from resmem_service import durable
 from resmem_service.errors import CorruptFile, JournalLocked, JournalUnavailable
 from resmem_service.memory.journal.sqlite.files import JournalFiles
-from resmem_service.memory.journal.sqlite.library import check_library
+from resmem_service.memory.journal.sqlite.versions import check_library
 from resmem_service.memory.search import _kernel
 
 __all__ = ["Database", "chunks", "committed", "is_in_use", "open_reader", "translated"]

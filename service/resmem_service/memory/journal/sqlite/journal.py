@@ -25,7 +25,6 @@ from resmem_service.memory.journal.journal import (
 from resmem_service.memory.journal.sqlite import eviction
 from resmem_service.memory.journal.sqlite.append import append
 from resmem_service.memory.journal.sqlite.connections import Database, committed
-from resmem_service.memory.journal.sqlite.library import library_version
 from resmem_service.memory.journal.sqlite.rows import (
     FORMAT,
     LAST_SEQUENCE,
@@ -38,6 +37,7 @@ from resmem_service.memory.journal.sqlite.rows import (
     read_segment_rows,
     read_stored,
 )
+from resmem_service.memory.journal.sqlite.versions import library_version
 from resmem_service.memory.rows import MemoryShape, SegmentRows
 
 __all__ = ["SqliteJournal"]

@@ -12,13 +12,13 @@ from resmem_service.memory.journal.sqlite import (
     connections as sqlite_database,
 )
 from resmem_service.memory.journal.sqlite import (
-    library as sqlite_library,
+    versions as sqlite_versions,
 )
 from resmem_service.memory.journal.sqlite.connections import open_reader, translated
 from resmem_service.memory.journal.sqlite.journal import SqliteJournal
-from resmem_service.memory.journal.sqlite.library import is_affected
 from resmem_service.memory.journal.sqlite.snapshot import open_snapshot
 from resmem_service.memory.journal.sqlite.takeover import SqliteTakeover
+from resmem_service.memory.journal.sqlite.versions import is_affected
 from resmem_service.memory.memory import ResidualMemory
 
 from tests.memory.examples import SHAPE, execute, memories
@@ -68,7 +68,7 @@ def test_an_affected_library_opens_no_journal(
 ) -> None:
     path = tmp_path / "journal.sqlite3"
     SqliteJournal(path, SHAPE).close()
-    monkeypatch.setattr(sqlite_library, "library_version", lambda: "3.40.1")
+    monkeypatch.setattr(sqlite_versions, "library_version", lambda: "3.40.1")
     with pytest.raises(UnsafeLibrary, match=r"SQLite 3\.40\.1 .*pip install -U apsw"):
         open_it(path)
 
