@@ -2,10 +2,8 @@
 
 import errno
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +17,6 @@ from resmem_service.errors import (
     InvalidInput,
     JournalUnavailable,
     QueueFull,
-    ResmemError,
 )
 from resmem_service.memory.faults import Fault
 from resmem_service.memory.follower import JournalFollower
@@ -28,7 +25,6 @@ from resmem_service.memory.journal.journal import (
     Appended,
     Journal,
     Memories,
-    SegmentEntry,
     Written,
 )
 from resmem_service.memory.journal.sqlite.journal import SqliteJournal
@@ -39,6 +35,7 @@ from resmem_service.memory.records import Records
 from resmem_service.memory.rows import MemoryShape
 from resmem_service.memory.search import _kernel
 from resmem_service.memory.search.soft_knn import Correction, SoftKnn
+from resmem_service.memory.segment_care import SegmentCare, is_broken
 from resmem_service.memory.segments.compaction import compact
 from resmem_service.memory.segments.folders import StateFolders
 from resmem_service.memory.segments.lock import wait_for_lock
@@ -46,15 +43,12 @@ from resmem_service.memory.segments.sealed_segment import SealedSegment
 from resmem_service.memory.segments.sealer import Sealer
 from resmem_service.memory.segments.segment_builder import SegmentBuilder
 from resmem_service.memory.segments.segment_set import SegmentSet
-from resmem_service.memory.segments.self_recall import POOR_RECALL
 
 __all__ = ["MemoryStatistics", "ResidualMemory"]
 
 _log = logging.getLogger(__name__)
 
 _SEARCHES: Final = 3
-_FIRST_REOPENING_S: Final = 0.5
-_LONGEST_REOPENING_S: Final = 30.0
 
 _PASSING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 """A folder that cannot be written now, and may be later: predictions need not wait for it."""
@@ -113,7 +107,7 @@ class ResidualMemory:
         self._journal: Journal | None = None
         self._sealer: Sealer | None = None
         self._writes: GroupCommit | None = None
-        self._reopen_at, self._reopen_pause_s = 0.0, _FIRST_REOPENING_S
+        self._care = self._caretaker(None)
         if folders is None:
             return
         _make_folder(folders.root)
@@ -132,6 +126,7 @@ class ResidualMemory:
         except BaseException:
             self._journal.close()
             raise
+        self._care = self._caretaker(self._follower)
         self._segments.forget_fitted(self._journal.tombstones(-self._fitted_rows, -1))
         self._builder = SegmentBuilder(
             folders,
@@ -149,7 +144,7 @@ class ResidualMemory:
                 self._journal,
                 self._builder,
                 refresh=self.refresh,
-                inspect=self.inspect,
+                inspect=self._care.inspect,
                 retention=options.retention,
                 max_segment_rows=options.max_segment_rows,
                 observer=observer,
@@ -231,7 +226,7 @@ class ResidualMemory:
             ),
             unsealed_bytes=self._segments.growing_bytes,
             unsealed_bytes_limit=self._options.max_growing_bytes,
-            unusable_segments=len(snapshot.unusable) + sum(_is_broken(one) for one in sealed),
+            unusable_segments=len(snapshot.unusable) + sum(is_broken(one) for one in sealed),
             unreadable_rows=len(self._segments.unreadable),
             journal_readable=self._follower is None or self._follower.trouble is None,
             journal_writable=self._journal is None or self._journal.trouble() is None,
@@ -270,7 +265,7 @@ class ResidualMemory:
             except _kernel.CorruptGraph as error:
                 # What was found is worth nothing; once more without what is damaged.
                 trouble = error
-                self._leave_damaged()
+                self._care.leave_damaged()
             else:
                 return Correction(*found)
         raise CorruptFile(str(trouble)) from trouble
@@ -346,14 +341,7 @@ class ResidualMemory:
             CorruptFile: a file of the bundle differs from its checksum, or the journal cannot be
                 read in the place of a sealed segment; the message names it.
         """
-        if self._fitted is not None:
-            self._fitted.verify()
-            self._measure(self._fitted)
-        for segment in self._segments.snapshot.sealed.values():
-            with suppress(CorruptFile):
-                segment.verify()
-                self._measure(segment)
-        self._leave_damaged()
+        self._care.verify()
 
     def refresh(self) -> None:
         """Takes over what any process committed since the last time; cheap where nothing was.
@@ -364,24 +352,8 @@ class ResidualMemory:
             self._wake_sealer()
 
     def inspect(self) -> None:
-        """Looks after the files in use, and tries again what did not open; called every second.
-
-        What is damaged is left, what is gone from its folder is built anew.
-
-        Raises:
-            CorruptFile, JournalUnavailable: the journal cannot be read in the place of a damaged
-                segment.
-        """
-        self.refresh()
-        for entry, segment in list(self._segments.snapshot.sealed.items()):
-            self._look_after(segment, entry)
-        if self._fitted is not None:
-            self._look_after(self._fitted, None)
-        if not self._segments.snapshot.unusable:
-            self._reopen_at, self._reopen_pause_s = 0.0, _FIRST_REOPENING_S
-        elif self._follower is not None and self._due():
-            self._follower.restore(reopen=True)
-        self._leave_damaged()
+        """Looks after the files in use; see `SegmentCare.inspect`, which the sealer calls."""
+        self._care.inspect()
 
     def compact(self, *, wait_s: float = 60.0) -> int:
         """Removes what was forgotten from the disk; blocks, beside a service that runs.
@@ -413,69 +385,19 @@ class ResidualMemory:
             if part is not None:
                 part.close()
 
-    def _measure(self, segment: SealedSegment) -> None:
-        if segment.measure_recall(self._options.graph.ef) < POOR_RECALL:
-            _log.warning(
-                "%s finds only %.1f %% of its own rows: `resmem verify` says what to do",
-                segment.folder, 100 * (segment.recall or 0),
-            )  # fmt: skip
+    def _caretaker(self, follower: JournalFollower | None) -> SegmentCare:
+        return SegmentCare(
+            self._segments,
+            self._fitted,
+            follower,
+            ef=self._options.graph.ef,
+            refresh=self.refresh,
+            wake_sealer=self._wake_sealer,
+        )
 
     def _publish(self) -> None:
         if self._follower is not None and self._follower.refresh(at_once=True):
             self._wake_sealer()
-
-    def _look_after(self, segment: SealedSegment, entry: SegmentEntry | None) -> None:
-        """Sets `loss` of a segment, of the bundle where `entry` is None, and says so once."""
-        if not segment.sound():
-            return
-        loss = segment.missing_name()
-        if loss is not None and entry is not None and not self._is_named(entry):
-            # Merged away meanwhile, or as far as anybody can tell now.
-            return
-        if loss is not None and segment.loss is None:
-            _log.error("%s; predictions go on with what is mapped of it", loss)
-        segment.loss = loss
-        if loss is None and not segment.verified:
-            # It was opened by a prediction, which does not wait for all of it to be read.
-            with suppress(CorruptFile):
-                segment.verify()
-
-    def _is_named(self, entry: SegmentEntry) -> bool:
-        """Whether the catalogue names a segment, as it is now.
-
-        Whoever removes the files of a segment has published its successor before.
-        """
-        self.refresh()
-        if self._follower is None or self._follower.trouble is not None:
-            return False
-        return entry in self._segments.snapshot.catalogue
-
-    def _leave_damaged(self) -> None:
-        """Has the journal's rows take the place of every damaged segment, and wakes the sealer.
-
-        Raises:
-            CorruptFile: the bundle's segment is damaged, or the journal cannot be read.
-        """
-        if self._fitted is not None:
-            self._fitted.check()
-        sealed = self._segments.snapshot.sealed.values()
-        if all(segment.sound() for segment in list(sealed)):
-            return
-        assert self._follower is not None, "sealed segments come from a journal"
-        try:
-            self._follower.restore()
-        except ResmemError as error:
-            raise CorruptFile(error.message) from error
-        self._wake_sealer()
-
-    def _due(self) -> bool:
-        """Whether segments that did not open are tried again now: later each time."""
-        now = time.monotonic()
-        if now < self._reopen_at:
-            return False
-        self._reopen_pause_s = min(2 * self._reopen_pause_s, _LONGEST_REOPENING_S)
-        self._reopen_at = now + self._reopen_pause_s
-        return True
 
     def _faults(self) -> Iterator[Fault]:
         snapshot = self._segments.snapshot
@@ -493,7 +415,7 @@ class ResidualMemory:
                 "a file of the bundle's memories is gone from its folder; predictions go on with "
                 "what is mapped, but a restart would fail",
             )
-        broken = len(snapshot.unusable) + sum(map(_is_broken, snapshot.sealed.values()))
+        broken = len(snapshot.unusable) + sum(map(is_broken, snapshot.sealed.values()))
         if broken:
             yield Fault(
                 "segment_unusable",
@@ -550,10 +472,6 @@ class ResidualMemory:
     def _wake_sealer(self) -> None:
         if self._sealer is not None:
             self._sealer.wake()
-
-
-def _is_broken(segment: SealedSegment) -> bool:
-    return segment.damage is not None or segment.loss is not None
 
 
 def _make_folder(folder: Path) -> None:

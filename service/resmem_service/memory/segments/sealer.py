@@ -76,7 +76,7 @@ class Sealer:
         journal: is told what to evict.
         builder: builds.
         refresh: brings the segments up to the journal.
-        inspect: looks after the files in use, see `ResidualMemory.inspect`.
+        inspect: looks after the files in use, see `SegmentCare.inspect`.
         retention: what to keep.
         max_segment_rows: merging stops at this size.
         observer: told of evictions, and of builds that failed.
