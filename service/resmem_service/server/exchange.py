@@ -14,9 +14,9 @@ from resmem_service.server.body_budget import BodyBudget
 from resmem_service.server.head import Head
 from resmem_service.server.refusals import STATUS_LINES
 
-__all__ = ["Exchange", "Line"]
+__all__ = ["CONTINUE", "Exchange", "Line"]
 
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NOT_IN_HEADERS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NO_BODY: Final = (204, 304)
 _FAILED: Final = b'{"error":{"code":"internal","message":"the server failed; its log tells more"}}'
@@ -174,7 +174,7 @@ class Exchange:
                     raise self._refusal
                 if self._to_continue:
                     self._to_continue = False
-                    self._line.write(_CONTINUE)
+                    self._line.write(CONTINUE)
                 await self._wait()
             if self.body_complete and not self.disconnected:
                 self._delivered = True

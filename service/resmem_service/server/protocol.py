@@ -34,13 +34,12 @@ from resmem_service.errors import (
 )
 from resmem_service.server.chunked import ChunkedBody
 from resmem_service.server.connections import Connections
-from resmem_service.server.exchange import Exchange
+from resmem_service.server.exchange import CONTINUE, Exchange
 from resmem_service.server.head import Head, is_start_of_request, parse_head, request_line
 
 __all__ = ["HttpProtocol"]
 
 _HEAD_END: Final = b"\r\n\r\n"
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REMEMBERED_HEAD_BYTES: Final = 2048
 _SMALL_BODY_BYTES: Final = 256 * 2**10
 """Requests up to this size do not wait for larger ones, see `Connections.make_room`."""
@@ -261,7 +260,7 @@ class HttpProtocol(asyncio.Protocol):
             and not exchange.response_started
         ):
             self._probed = True
-            self._transport.write(_CONTINUE)
+            self._transport.write(CONTINUE)
 
     def finished(self, exchange: Exchange, *, keep_alive: bool) -> None:
         """The response is out."""
