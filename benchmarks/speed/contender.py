@@ -18,12 +18,21 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-__all__ = ["Contender", "Floats", "RunningServer", "free_port", "nested_inputs", "nested_scores"]
+__all__ = [
+    "Contender",
+    "Floats",
+    "RunningServer",
+    "free_port",
+    "is_ready",
+    "nested_inputs",
+    "nested_scores",
+]
 
 _START_S = 90.0
 _STOP_S = 15.0
 _ANSWER_S = 10.0
 _AGAIN_S = 0.1
+_POLL_S = 0.005
 
 Floats = NDArray[np.floating[Any]]
 
@@ -93,7 +102,7 @@ class RunningServer:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.contender.command(self.port),
-                env=os.environ | dict(self.contender.environment),
+                env=_without_settings() | dict(self.contender.environment),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -168,6 +177,20 @@ class RunningServer:
         if status != 200:
             time.sleep(_AGAIN_S)
         return status == 200
+
+
+def is_ready(server: RunningServer) -> bool:
+    """Whether ResMem says that it is ready; for `RunningServer(wait=...)`, 200 times a second."""
+    with suppress(OSError):
+        if server.request("GET", "/readyz")[0] == 200:
+            return True
+    time.sleep(_POLL_S)
+    return False
+
+
+def _without_settings() -> dict[str, str]:
+    """The environment, without what the shell sets for a server of its own."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("RESMEM_")}
 
 
 def free_port() -> int:

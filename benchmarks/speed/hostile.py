@@ -17,16 +17,13 @@ the cores that server, hostile and polite client take. `--only SHAPE ...` plays 
 import argparse
 import asyncio
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +32,7 @@ from typing import Final
 import httpx
 from resmem_service.child_command import module_command
 
+from benchmarks.speed.contender import Contender, RunningServer, is_ready
 from benchmarks.speed.digits import fit_digits
 from benchmarks.speed.hostile_shapes import SHAPES, prepare
 from benchmarks.speed.load import Load, LoadSummary, start
@@ -47,7 +45,6 @@ _WORK: Final = Path("benchmarks/out/hostile")
 _PREDICTIONS_PER_S: Final = 200.0
 _LESSONS_PER_S: Final = 2.0
 _TIMEOUT_S: Final = 10.0
-_START_S: Final = 60.0
 _TARGET_MS: Final = 100.0
 _PLAY_S: Final = 20.0
 _BETWEEN_PLAYS_S: Final = 1.0
@@ -86,54 +83,22 @@ class Report:
         return self.failures == 0 and self.kills == 0 and self.predictions.p99_ms < _TARGET_MS
 
 
-@contextmanager
-def _serving(
-    store: Path, work: Path, limit: MemoryLimit, workers: int
-) -> Iterator[tuple[int, int]]:
-    """A server with an empty state; gives its process and its port."""
+def _server(store: Path, work: Path, limit: MemoryLimit, workers: int) -> RunningServer:
+    """The server under its limit, with an empty state."""
     shutil.rmtree(work / "state", ignore_errors=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RESMEM_")}
     settings = {
         "RESMEM_STORE": str(store),
         "RESMEM_MODEL": "digits",
         "RESMEM_STATE_DIR": str(work / "state"),
-        "RESMEM_PORT": str(port),
         "RESMEM_WORKERS": str(workers),
     }
-    log = work / "server.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            limit.command(module_command("resmem_service", "serve")),
-            env=inherited | settings,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _until_ready(process, port, log)
-        yield process.pid, port
-    finally:
-        process.terminate()
-        try:
-            process.wait(_START_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(_START_S)
-
-
-def _until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if client.get("/readyz").is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-    raise RuntimeError(f"the server did not start:\n{log.read_text()}")
+    contender = Contender(
+        "resmem",
+        "ResMem",
+        lambda port: limit.command(module_command("resmem_service", "serve", "--port", str(port))),
+        settings,
+    )
+    return RunningServer(contender, [], work / "server.log", is_ready)
 
 
 class Watch:
@@ -221,7 +186,8 @@ def measure(
     Raises:
         RuntimeError: the server does not start, or one of the clients fails by itself.
     """
-    with MemoryLimit(megabytes) as limit, _serving(store, work, limit, workers) as (pid, port):
+    with MemoryLimit(megabytes) as limit, _server(store, work, limit, workers) as server:
+        pid, port = server.pid, server.port
         polite = [
             Load(port, path, bodies, connections, seconds, rate, 1.0, pid, _TIMEOUT_S)
             for path, bodies, connections, rate in (

@@ -17,13 +17,12 @@ from pathlib import Path
 
 from resmem_service.load.process_tree import ProcessTree
 
-from benchmarks.speed.contender import Contender, RunningServer
+from benchmarks.speed.contender import Contender, RunningServer, is_ready
 from benchmarks.speed.contenders import MEMORY, resmem_contenders
 from benchmarks.speed.digit_models import ensure_models
 from benchmarks.speed.digits import digits
 
 _OUT = Path("benchmarks/out")
-_POLL_S = 0.005
 _STARTS = 5
 _SETTLE_S = 3.0
 
@@ -32,18 +31,8 @@ def seconds_to_ready(contender: Contender) -> float:
     """Of one start."""
     log = _OUT / "comparison" / "logs" / "idle.log"
     began = time.perf_counter()
-    with RunningServer(contender, digits()[0][0].tolist(), log, wait=_until_ready):
+    with RunningServer(contender, digits()[0][0].tolist(), log, wait=is_ready):
         return time.perf_counter() - began
-
-
-def _until_ready(server: RunningServer) -> bool:
-    try:
-        status, _ = server.request("GET", "/readyz")
-    except OSError:
-        status = 0
-    if status != 200:
-        time.sleep(_POLL_S)
-    return status == 200
 
 
 def idle_share(contender: Contender, seconds: float) -> float:

@@ -28,9 +28,10 @@ from urllib.parse import unquote
 import psutil
 from resmem_service.api.inference_protocol.datatypes import datatype_of
 from resmem_service.app import ResmemApp
+from resmem_service.child_command import module_command
 from resmem_service.settings import Settings, load
 
-from benchmarks.speed.contender import Contender, RunningServer
+from benchmarks.speed.contender import Contender, RunningServer, is_ready
 from benchmarks.speed.refused_requests import Model, Refused, catalogue, zipped
 
 __all__ = ["App", "Cost", "expandable", "main", "model_of"]
@@ -224,12 +225,11 @@ def resident(requests: Sequence[Refused], count: int, size: int) -> None:
         contender = Contender(
             "resmem",
             "ResMem",
-            lambda port: [
-                *(sys.executable, "-P", "-m", "resmem_service", "serve", "--port", str(port)),
-                *("--state-dir", state),
-            ],
+            lambda port: module_command(
+                "resmem_service", "serve", "--port", str(port), "--state-dir", state
+            ),
         )
-        ready = RunningServer(contender, [], _OUT / "refusals.log", _is_ready)
+        ready = RunningServer(contender, [], _OUT / "refusals.log", is_ready)
         with ready as server:
             process = psutil.Process(server.pid)
             _send(server, islice(cycle(requests), 50), size)
@@ -242,13 +242,6 @@ def resident(requests: Sequence[Refused], count: int, size: int) -> None:
         f"{_WIRE // 1024} kB of gzip, {refused} refused: "
         f"{before / _MB:.0f} MB resident before, {after / _MB:.0f} MB after; {statuses}"
     )
-
-
-def _is_ready(server: RunningServer) -> bool:
-    time.sleep(0.1)
-    with suppress(OSError):
-        return server.request("GET", "/readyz")[0] == 200
-    return False
 
 
 def _send(server: RunningServer, requests: Iterable[Refused], size: int) -> dict[int, int]:
